@@ -87,6 +87,7 @@ pub mod options;
 pub mod output;
 pub mod pixels;
 pub mod post_train;
+pub mod predict;
 pub mod predictions;
 pub mod pretrained;
 pub mod random;

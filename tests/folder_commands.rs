@@ -182,3 +182,108 @@ fn memory_is_independent_of_the_folder_size() {
     println!("peak {peak} MiB");
     assert!(peak < 250, "{peak} MiB");
 }
+
+/// A CSV file in the order of the IDX folder, with names of classes or their numbers.
+fn list(bench: &Bench, name: &str, classes: [&str; 4], numbered: bool) -> String {
+    let mut text = "split,image_path,label\n".to_owned();
+    for i in 0..40 {
+        let (class, kind) = (classes[i % 4], if i % 3 == 0 { "PNG" } else { "png" });
+        let label = if numbered { (i % 4).to_string() } else { class.to_owned() };
+        text += &format!("test,images/test/{class}/{i:03}.{kind},{label}\n");
+    }
+    fs::write(bench.path(name), text).unwrap();
+    bench.path(name)
+}
+
+#[test]
+fn csv_file_and_idx_give_the_same_logits() {
+    let bench = Bench::with_model();
+    let names = ["dog", "cat", "bird", "emu"];
+    folder(&bench, "images", "test", names);
+    let idx = logits(&bench, &["--data", &bench.data, "--json", "idx.json"], false);
+    let numbered = list(&bench, "numbered.csv", names, true);
+    assert_eq!(idx, logits(&bench, &["--data", &numbered, "--json", "csv.json"], false));
+    let (idx, found) = (bench.json("idx.json"), bench.json("csv.json"));
+    assert_eq!(idx["figures"]["top1"], found["figures"]["top1"]);
+    assert_eq!(found["data"]["kind"], "csv");
+
+    // Names are matched to those of a checkpoint: a model trained on class folders in another order.
+    let trained = bench.run(&[
+        "finetune",
+        "--arch",
+        "vit_nano_patch7_14",
+        "--data",
+        &folder(&bench, "own", "train", names),
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--val-fraction",
+        "0",
+        "--out",
+        &bench.path("new"),
+    ]);
+    assert!(trained.success, "{}", trained.errors);
+    let named = list(&bench, "named.csv", names, false);
+    let of = |data: &str, json: &str| {
+        let done = bench.run(&["eval", &bench.path("new"), "--data", data, "--json", json]);
+        assert!(done.success, "{}", done.errors);
+        bench.json(json)["figures"]["nll"].as_f64().unwrap()
+    };
+    let [a, b] = [of(&named, "a.json"), of(&bench.path("images"), "b.json")];
+    assert!((a - b).abs() <= 1e-12, "{a} {b}");
+    bench.run(&["eval", &bench.model, "--data", &bench.path("absent.csv")]).fails_with(&[
+        "absent.csv",
+        "a CSV file",
+        "found nothing",
+    ]);
+    let broken = fs::read_to_string(&named).unwrap().replacen(",dog", ",", 1);
+    fs::write(&named, broken).unwrap();
+    bench.run(&["eval", &bench.model, "--data", &named]).fails_with(&[
+        "named.csv, line 2",
+        "a label",
+        "an empty field",
+    ]);
+}
+
+#[test]
+fn images_without_labels_are_classified() {
+    let bench = Bench::with_model();
+    let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
+    let logits = logits(&bench, &["--data", &root], true);
+    let (csv, json) = (bench.path("classes.csv"), bench.path("classes.json"));
+    let words = ["predict", &bench.model, "--data", &root, "--top", "2", "--csv", &csv];
+    let done = bench.run(&[&words[..], &["--json", &json]].concat());
+    assert!(done.success, "{}", done.errors);
+    assert!(done.output.contains("40 images") && done.output.contains("planish calibrate"));
+    let text = fs::read_to_string(&csv).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0], ["image", "class_1", "probability_1", "class_2", "probability_2"]);
+    assert_eq!(lines.len(), 41);
+    for line in &lines[1..] {
+        // Files are named by their position.
+        let name = Path::new(line[0]).file_stem().unwrap().to_str().unwrap();
+        let row = &logits[name.parse::<usize>().unwrap()];
+        let exps: Vec<f64> = row.iter().map(|z| f64::from(*z).exp()).collect();
+        let sum: f64 = exps.iter().sum();
+        let mut classes = [0, 1, 2, 3];
+        classes.sort_by(|&a, &b| exps[b].total_cmp(&exps[a]));
+        for (k, class) in classes[..2].iter().enumerate() {
+            let probability: f64 = line[2 + 2 * k].parse().unwrap();
+            assert_eq!(line[1 + 2 * k], class.to_string());
+            assert!((probability - exps[*class] / sum).abs() < 1e-5, "{line:?} {row:?}");
+        }
+    }
+    let report = bench.json("classes.json");
+    assert_eq!(report["schema"], "planish/prediction/1");
+    assert_eq!(report["images"][0]["path"].as_str().unwrap(), lines[1][0]);
+
+    let one = bench.run(&["predict", &bench.model, "--data", lines[1][0]]);
+    assert!(one.success && one.output.starts_with("1 image"), "{} {}", one.output, one.errors);
+    let bad = ["predict", &bench.model, "--data"];
+    bench
+        .run(&[&bad[..], &[&bench.path("absent")]].concat())
+        .fails_with(&["absent", "a folder of"]);
+    bench.run(&[&bad[..], &[&bench.data]].concat()).fails_with(&["expected", "image"]);
+    bench.run(&[&bad[..], &[&root, "--top", "0"]].concat()).fails_with(&["--top"]);
+}

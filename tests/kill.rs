@@ -208,7 +208,8 @@ fn wait_for<T>(mut done: impl FnMut() -> Option<T>) -> T {
 #[test]
 fn runs_of_a_killed_bench_end_with_it() {
     let bench = Bench::with_model();
-    let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pol", "--perturb", "head"];
+    let words =
+        ["bench", &bench.model, "--data", &bench.data, "--methods", "pol", "--perturb", "head"];
     let rest = ["--update", "norm", "--batch-size", "8", "--epochs", "1000000", "--quiet"];
     let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
     let mut parent =
@@ -219,7 +220,8 @@ fn runs_of_a_killed_bench_end_with_it() {
     // A process that has ended may stay listed as a zombie until it is waited for.
     let ended = || {
         let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok();
-        let state = stat.as_ref().and_then(|stat| stat.rsplit_once(')'))?.1.trim_start().chars().next();
+        let state =
+            stat.as_ref().and_then(|stat| stat.rsplit_once(')'))?.1.trim_start().chars().next();
         Some(matches!(state, Some('Z' | 'X')))
     };
     wait_for(|| ended().unwrap_or(true).then_some(()));

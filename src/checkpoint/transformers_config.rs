@@ -125,8 +125,9 @@ const OTHER: [(&str, &str); 7] = [
 pub(super) fn check_names(settings: &Settings) -> Result<(), Error> {
     let of_timm = settings.states("architecture");
     let types: &[&str] = if of_timm { &MODEL_TYPES_OF_TIMM } else { &MODEL_TYPES };
-    let (means, computes) = ("it is another network", "transformers' ViT and DeiT");
-    let remedy = "use a plain Vision Transformer";
+    let means = "it is another network";
+    let computes = "transformers' ViT, DeiT, ConvNeXt and ConvNeXt V2";
+    let remedy = "use one of these";
     if settings.text("model_type")?.is_some_and(|kind| !types.contains(&kind)) {
         return Err(settings.not_computed("model_type", means, computes, remedy));
     }

@@ -8,7 +8,7 @@ fn data(kind: &'static str, names: &[&str], n: usize) -> DataSet {
     let mut files = Files::default();
     files.add("folder".as_ref(), (0..names.len() * n).map(|i| format!("{i}.png").into()));
     let labels = (0..names.len() as u32).flat_map(|y| vec![y; n]).collect();
-    let split = Split::of_files("folder", "all", files, labels, names);
+    let split = Split::of_files("folder", "all", files, labels, Some(names));
     DataSet { path: "folder".into(), kind, notes: Vec::new(), splits: vec![split] }
 }
 

@@ -26,6 +26,20 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A line of a CSV file.
+    #[error("{path}, line {line}: expected {expected}, found {found}; {remedy}")]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// The expected content.
+        expected: String,
+        /// The content found.
+        found: String,
+        /// The remedy.
+        remedy: &'static str,
+    },
     /// An image file that cannot be decoded.
     #[error(
         "{path}: {cause}; repair or remove it, or set `on_bad_sample` to skip to leave out such \

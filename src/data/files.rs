@@ -47,6 +47,15 @@ impl Files {
         self.folders.push(folder.to_owned());
     }
 
+    /// Adds one file.
+    pub fn add_to(&mut self, folder: &Path, name: OsString) {
+        if self.folders.last().is_none_or(|last| last != folder) {
+            return self.add(folder, [name]);
+        }
+        let folder = self.folders.len() - 1;
+        self.entries.push(Entry { folder, name, hash: OnceLock::new() });
+    }
+
     /// Number of files.
     pub fn len(&self) -> usize {
         self.entries.len()

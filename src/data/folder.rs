@@ -73,7 +73,8 @@ pub fn open(root: &Path) -> Result<Recognised, Error> {
     Ok((splits, notes))
 }
 
-fn split_name(name: &str) -> Option<&'static str> {
+/// The split that a name denotes, in any case.
+pub(super) fn split_name(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     SPLITS.iter().find(|(folder, _)| *folder == name).map(|(_, split)| *split)
 }
@@ -88,12 +89,23 @@ fn no_classes(root: &Path, top: &[Child]) -> Error {
             .into(),
         found: match (images, folders.as_slice()) {
             (0, []) => "nothing".into(),
-            (_, []) => format!("{images} files and no folders"),
+            (1, []) => format!("one file and no folders{}", unread(top)),
+            (_, []) => format!("{images} files and no folders{}", unread(top)),
             (_, folders) => format!("\"{}\" without class folders", folders.join("\", \"")),
         },
-        remedy: "sort the images into folders named after their classes; other data sets are an \
-                 IDX folder, a CIFAR binary folder and tensors:FILE"
+        remedy: "sort the images into folders named after their classes, or list them in a CSV file; other \
+                 data sets are an IDX folder, a CIFAR binary folder and tensors:FILE"
             .into(),
+    }
+}
+
+/// Mentions files of containers, which are not read.
+fn unread(top: &[Child]) -> &'static str {
+    let ends = |end: &str| top.iter().any(|child| child.name.to_lowercase().ends_with(end));
+    match (ends(".parquet"), ends(".tar")) {
+        (true, _) => " (Parquet is not read: write its images to files)",
+        (_, true) => " (tar archives are not read: unpack them)",
+        _ => "",
     }
 }
 
@@ -201,7 +213,8 @@ fn read(
     if labels.is_empty() {
         return Err(Error::Empty { place: folder.display().to_string() });
     }
-    Ok(Split::of_files(&folder.display().to_string(), name, files, labels, names.to_vec()))
+    let source = folder.display().to_string();
+    Ok(Split::of_files(&source, name, files, labels, Some(names.to_vec())))
 }
 
 #[cfg(test)]

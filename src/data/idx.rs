@@ -185,9 +185,9 @@ pub(super) fn check_folder(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
     }
-    let remedy = "give a folder: IDX, CIFAR binary, or a folder per class with image files; or a \
-                  safetensors file of prepared images as tensors:FILE";
-    Err(missing(path, "a folder", remedy))
+    let remedy = "give a folder: IDX, CIFAR binary, or a folder per class with image files; a CSV file of paths \
+                  and labels; or a safetensors file of prepared images as tensors:FILE";
+    Err(missing(path, "a folder or a CSV file", remedy))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Images and labels: readers, preprocessing, splits.
 //!
-//! A reader ([`idx`], [`cifar`], [`folder`], [`tensors`]) turns files into a [`Split`].
+//! A reader ([`idx`], [`cifar`], [`folder`], [`csv`], [`tensors`]) turns files into a [`Split`].
 //! [`Split::pixels`] applies [`Preprocess`] and [`Augment`] and returns `(B,C,H,W)`. Image files
 //! are decoded on every access; only the other formats are held in memory. [`choose`] assigns
 //! splits to roles, [`folds`] divides a split by class, [`order`] defines every random stream.
@@ -13,10 +13,12 @@ pub mod cifar;
 mod cifar_c;
 mod class_error;
 mod classes;
+pub mod csv;
 mod decode;
 mod error;
 mod files;
 mod fitted;
+mod flat;
 pub mod folder;
 pub mod folds;
 pub mod idx;
@@ -64,7 +66,7 @@ pub use split::Split;
 pub struct DataSet {
     /// Folder or file.
     pub path: PathBuf,
-    /// `idx`, `cifar`, `folder` or `tensors`.
+    /// `idx`, `cifar`, `folder`, `csv`, `tensors` or, without labels, `images`.
     pub kind: &'static str,
     /// Notes for readers of the figures.
     pub notes: Vec<String>,
@@ -72,11 +74,11 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// Opens `tensors:FILE`, `tensors:FOLDER`, or a folder. The folder's content decides whether it
+    /// Opens `tensors:FILE`, `tensors:FOLDER`, a CSV file, or a folder. The folder's content decides whether it
     /// is read as IDX files, CIFAR's binary files, or folders of image files.
     ///
     /// # Errors
-    /// Those of [`idx::open`], [`cifar::open`], [`folder::open`] and [`tensors::open`].
+    /// Those of [`idx::open`], [`cifar::open`], [`folder::open`], [`csv::open`] and [`tensors::open`].
     pub fn open(spec: &str) -> Result<Self, Error> {
         let found = |path: PathBuf, kind, splits| Self { path, kind, notes: Vec::new(), splits };
         if let Some(path) = spec.strip_prefix("tensors:").map(PathBuf::from) {
@@ -84,6 +86,10 @@ impl DataSet {
             return Ok(found(path, "tensors", splits));
         }
         let path = PathBuf::from(spec);
+        if csv::is_csv(&path) {
+            let splits = csv::open(&path)?;
+            return Ok(found(path, "csv", splits));
+        }
         idx::check_folder(&path)?;
         if let Some(splits) = idx::open(&path)? {
             return Ok(found(path, "idx", splits));

@@ -9,8 +9,8 @@ use std::path::Path;
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Data options"))]
 pub struct DataOptions {
-    /// Images: a folder of class folders (JPEG, PNG, WebP), an IDX or CIFAR binary folder, or
-    /// tensors:FILE or tensors:FOLDER (prepared images)
+    /// Images: a folder of class folders (JPEG, PNG, WebP), a CSV file of paths and labels, an IDX or CIFAR
+    /// binary folder, or tensors:FILE or tensors:FOLDER (prepared images)
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub data: String,
     /// Training images, instead of the split `train` of D

@@ -41,9 +41,9 @@ impl Split {
         name: &str,
         files: Files,
         labels: Vec<u32>,
-        class_names: Vec<String>,
+        class_names: Option<Vec<String>>,
     ) -> Self {
-        Self::stored(source, name, Store::Files(files), labels, Some(class_names))
+        Self::stored(source, name, Store::Files(files), labels, class_names)
     }
 
     fn stored(
@@ -115,6 +115,14 @@ impl Split {
     /// Labels in stored order.
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// The file of an image; `None` if it is not in a file of its own.
+    pub fn file(&self, image: usize) -> Option<std::path::PathBuf> {
+        match &*self.store {
+            Store::Files(files) => files.path(*self.rows.get(image)?),
+            _ => None,
+        }
     }
 
     /// Class names, if the data set has them.

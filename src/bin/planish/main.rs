@@ -14,7 +14,7 @@ use args::Common;
 use clap::{Parser, Subcommand};
 use commands::{
     bench, cache, calibrate, compare, completions, demo, diagnose, eval, finetune, fix, hvp,
-    inspect, merge, patch, post_train, report, selftest, study, undo,
+    inspect, merge, patch, post_train, predict, report, selftest, study, undo,
 };
 use message::{is_usage, message};
 use planish::temp_file::remove_temp_files;
@@ -39,6 +39,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Measure loss, accuracy and calibration on a split
     Eval(eval::Args),
+    /// List the most probable classes of images without labels
+    Predict(predict::Args),
     /// Calibrate a checkpoint: fold a temperature or another scaling into its head
     Calibrate(Box<calibrate::Args>),
     /// Compare two models on the same images, with confidence intervals
@@ -103,6 +105,8 @@ impl Command {
         match self {
             Command::Inspect(args) => Some(&mut args.common),
             Command::Eval(args) => Some(&mut args.common),
+            Command::Calibrate(args) => Some(&mut args.common),
+            Command::Fix(args) => Some(&mut args.common),
             Command::Diagnose(args) => Some(&mut args.common),
             Command::PostTrain(args) => Some(&mut args.common),
             Command::Bench(args) => Some(&mut args.common),
@@ -121,6 +125,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),
+            Command::Predict(args) => predict::run(args),
             Command::Calibrate(args) => calibrate::run(args),
             Command::Compare(args) => compare::run(args),
             Command::Report(args) => report::run(args),

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod merge;
 pub mod patch;
 pub mod post_train;
+pub mod predict;
 pub mod report;
 pub mod selftest;
 pub mod study;

@@ -1,0 +1,43 @@
+//! Images without labels: a file, or all images at any depth below a folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::files::Files;
+use super::walk::images;
+use super::{DataSet, Error, Split, missing};
+
+impl DataSet {
+    /// Opens image files for prediction: one split called `all`, in byte order of folders and names. All labels
+    /// are 0 and mean nothing.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a path that does not exist; [`Error::Empty`] for a folder without images;
+    /// [`Error::Read`], [`Error::Folders`] for folders that cannot be listed.
+    pub fn unlabelled(path: &Path) -> Result<Self, Error> {
+        let mut files = Files::default();
+        let mut other: BTreeMap<String, usize> = BTreeMap::new();
+        if path.is_dir() {
+            for (folder, names) in images(path, &mut other)? {
+                files.add(&folder, names);
+            }
+        } else if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+            files.add(path.parent().unwrap_or(Path::new("")), [name.to_owned()]);
+        } else {
+            return Err(missing(path, "a folder of images or an image", "correct the path"));
+        }
+        let place = path.display().to_string();
+        if files.len() == 0 {
+            return Err(Error::Empty { place });
+        }
+        let note = |(kind, count): (String, usize)| {
+            format!(
+                "{place}: {count} files of type .{kind} are ignored: only JPEG, PNG and WebP are read"
+            )
+        };
+        let notes = other.into_iter().map(note).collect();
+        let labels = vec![0; files.len()];
+        let split = Split::of_files(&place, "all", files, labels, None);
+        Ok(Self { path: path.to_owned(), kind: "images", notes, splits: vec![split] })
+    }
+}
