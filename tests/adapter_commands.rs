@@ -115,7 +115,8 @@ fn a_kept_head_keeps_the_class_names_of_its_base() {
     }
     let out = bench.path("post-trained");
     let words = ["post-train", &model, "--data", &data, "--method", "sgd", "--update", "block.1"];
-    let rest = ["--lora", "1", "--epochs", "1", "--batch-size", "8", "--write-worse", "--out", &out];
+    let rest =
+        ["--lora", "1", "--epochs", "1", "--batch-size", "8", "--write-worse", "--out", &out];
     let run = bench.run(&[&words[..], &rest].concat());
     assert!(run.success, "{}", run.errors);
     assert_eq!(named(&out), names);
@@ -127,7 +128,8 @@ fn post_train_trains_adapters_of_the_updated_layers() {
     let (adapter, merged) = (bench.path("adapter"), bench.path("merged"));
     let (data, model) = (bench.data.clone(), bench.model.clone());
     let words = ["post-train", &model, "--data", &data, "--method", "sgd", "--update", "block.1"];
-    let rest = ["--lora", "2", "--epochs", "2", "--batch-size", "8", "--lr", "0.05", "--write-worse"];
+    let rest =
+        ["--lora", "2", "--epochs", "2", "--batch-size", "8", "--lr", "0.05", "--write-worse"];
     let json = bench.path("p.json");
     let options = [&words[..], &rest, &["--json", &json]].concat();
     let run = bench.run(&[&options[..], &["--out", &adapter]].concat());
@@ -239,7 +241,8 @@ const RUN: [&str; 8] =
 /// Figures on test of `post-train --method sgd` with these options, after the last epoch.
 fn post_trained(bench: &Bench, rest: &[&str]) -> Value {
     let (out, json) = (bench.path("tuned"), bench.path("p.json"));
-    let words = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd", "--write-worse"];
+    let words =
+        ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd", "--write-worse"];
     let end = ["--keep", "last", "--remeasure", "0", "--quiet", "--out", &out, "--json", &json];
     let run = bench.run(&[&words[..], &RUN, rest, &end].concat());
     assert!(run.success, "{}", run.errors);

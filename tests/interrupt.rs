@@ -66,7 +66,8 @@ fn an_interrupted_cache_file_is_not_used() {
     fs::create_dir(&cache).unwrap();
     let words =
         ["post-train", &bench.model, "--data", &data, "--method", "sgd", "--update", "head"];
-    let rest = ["--cache", "disk", "--cache-dir", &cache, "--epochs", "1", "--quiet", "--write-worse"];
+    let rest =
+        ["--cache", "disk", "--cache-dir", &cache, "--epochs", "1", "--quiet", "--write-worse"];
     for (signal, leftover) in [("-INT", 0), ("-TERM", 0), ("-KILL", 1)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
         command.args(words).args(rest).args(["--out", &bench.path("out"), "--threads", "1"]);

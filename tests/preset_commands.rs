@@ -102,7 +102,8 @@ fn a_preset_is_the_same_from_rust() {
     let report = run(
         &bench,
         "post-train",
-        &[&["--preset", "pol", "--nesterov", "off", "--out", &out, "--write-worse"][..], &SMALL].concat(),
+        &[&["--preset", "pol", "--nesterov", "off", "--out", &out, "--write-worse"][..], &SMALL]
+            .concat(),
     );
     let options = PostTrainOptions {
         preset: PresetOptions { preset: Some(Preset::Pol) },

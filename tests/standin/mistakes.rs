@@ -153,7 +153,15 @@ fn cached_activations_do_not_depend_on_location() {
     let tuned = |name: &str, cache: &str, settings: &[(&str, &str)]| -> Vec<u8> {
         let out = bench.path(name);
         let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
-        words.extend(["--method", "pol", "--perturb", "head", "--update", "block.1", "--write-worse"]);
+        words.extend([
+            "--method",
+            "pol",
+            "--perturb",
+            "head",
+            "--update",
+            "block.1",
+            "--write-worse",
+        ]);
         words.extend(["--epochs", "2", "--keep", "last", "--batch-size", "3"]);
         words.extend(["--perturb-batch", "4", "--micro-batch", "2", "--remeasure", "0"]);
         words.extend(["--augment", "flip", "--views", "2", "--cache", cache]);

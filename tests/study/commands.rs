@@ -31,7 +31,8 @@ fn prepared() -> Bench {
     let (first, second) = (bench.model.clone(), bench.path("second"));
     let words =
         ["post-train", &first, "--data", &bench.data, "--method", "sgd", "--update", "head"];
-    let rest = ["--out", &second, "--epochs", "1", "--batch-size", "8", "--lr", "0.1", "--write-worse"];
+    let rest =
+        ["--out", &second, "--epochs", "1", "--batch-size", "8", "--lr", "0.1", "--write-worse"];
     let made = bench.run(&[&words[..], &rest, &["--remeasure", "0", "--quiet"]].concat());
     assert!(made.success, "{}", made.errors);
     fs::write(bench.path("s.toml"), STUDY).unwrap();
