@@ -12,7 +12,8 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{DataOptions, Role, Roles, require};
 use crate::error::{Error, Result};
 use crate::forecast::Expected;
-use crate::post_train::{PostTrainOptions, Preview};
+use crate::models::layers::{join, select};
+use crate::post_train::{PostTrainOptions, Preview, check_adapters};
 use crate::session::{Context, Data};
 use crate::train::{Keep, MethodName, TrainArgs, TrainOptions};
 
@@ -61,6 +62,11 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
             false => None,
         };
         let rows = rows(options, planned.as_ref(), &checkpoint.network).map_err(Error::from)?;
+        for BenchRow { method, .. } in &rows {
+            let named = select(&checkpoint.network, method.update().unwrap_or("*"));
+            let update = join(&named.map_err(Error::from)?);
+            check_adapters(&method.lora(), &update, checkpoint)?;
+        }
         let (options, seed) = (options.clone(), context.seed);
         Ok(Self { options, train, checkpoint, roles, planned, rows, seed, runner })
     }

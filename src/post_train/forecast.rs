@@ -1,9 +1,9 @@
 //! Forecasts the time and memory of a run, part by part, from rates measured on this machine. The
 //! step time is measured by running a few steps.
 
-use super::PostTrainSession;
 use super::frozen::describe;
 use super::score::{measured_again, remeasure_options};
+use super::{PostTrainSession, train};
 use crate::cache::{About, CacheMode, CachePolicy, StoragePlan};
 use crate::data::Split;
 use crate::engine::{Engine, Precision};
@@ -15,7 +15,7 @@ use crate::models::cost;
 use crate::objective::Examples;
 use crate::session::{Context, pixels, sample};
 use crate::train::recipe::Recipe;
-use crate::train::run::{TrainSettings, train};
+use crate::train::run::TrainSettings;
 use crate::train::{Keep, Prefix, Source};
 use std::ops::Range;
 
@@ -237,10 +237,9 @@ fn try_steps(
             let picks: Vec<_> = (0..n).map(|i| (0, i % images)).collect();
             source = Source::held(&source.batch(&picks)?);
         }
-        let mut method = trial.build(network, source.len(), settings.seed)?;
-        let outcome =
-            train(&stepping, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
-        Ok(outcome)
+        let adapters = session.adapters.as_ref();
+        let settings = &settings_of_trial;
+        Ok(train(&stepping, &trial, adapters, &source, None, settings, &mut |_| {})?.outcome)
     });
     let outcome = outcome?;
     let per_epoch = (n / batch.min(n).max(1)).max(1) as f64;

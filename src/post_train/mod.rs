@@ -38,12 +38,14 @@ use crate::checkpoint::Checkpoint;
 use crate::data::Roles;
 use crate::error::{Error, Result};
 use crate::lora::{Adapters, Base};
-use crate::models::Weights;
+use crate::models::{Layer, Weights};
 use crate::objective::{Activations, Examples, Objective};
 use crate::options::{self, Limit};
 use crate::train::recipe::Recipe;
 use crate::train::run::{Outcome, TrainEvent, TrainSettings};
-use crate::train::{Keep, MethodArgs, MethodName, MethodOptions, PresetOptions, Source, TrainArgs};
+use crate::train::{
+    Keep, LoraOptions, MethodArgs, MethodName, MethodOptions, PresetOptions, Source, TrainArgs,
+};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -61,7 +63,10 @@ pub const WATCHED: usize = 1000;
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PostTrainOptions {
     /// Post-training method [default: the preset's, else pol]
-    #[cfg_attr(feature = "cli", arg(long, value_enum, help_heading = "Tuning options"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_enum, help_heading = "Tuning options", display_order = 0)
+    )]
     pub method: Option<MethodName>,
     /// Options of the method.
     #[cfg_attr(feature = "cli", command(flatten))]
@@ -234,11 +239,10 @@ fn adapters(recipe: &Recipe, checkpoint: &Checkpoint, seed: u64) -> Result<Optio
     Adapters::prepare(&recipe.lora, &base(checkpoint), layers, seed)
 }
 
-/// Checks that the recipe's layers can get its adapters, if it has any.
+/// Checks, before any work, that these layers can get adapters, if the options ask for them.
 ///
 /// # Errors
 /// Those of [`Adapters::prepare`].
-pub fn check_adapters(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
-    let layers = std::slice::from_ref(&recipe.update);
-    Adapters::check(&recipe.lora, &base(checkpoint), layers)
+pub fn check_adapters(lora: &LoraOptions, update: &Layer, checkpoint: &Checkpoint) -> Result<()> {
+    Adapters::check(lora, &base(checkpoint), std::slice::from_ref(update))
 }

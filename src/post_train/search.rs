@@ -304,7 +304,7 @@ fn candidates(
         train.check()?;
         let method = with_given(method, &base.of_method)?;
         let recipe = resolve(&method, None, None, checkpoint, &ValOrigin::None, &none)?.recipe;
-        check_adapters(&recipe, checkpoint)?;
+        check_adapters(&recipe.lora, &recipe.update, checkpoint)?;
         let work = recipe.work(&checkpoint.network, train.batch_size) * epochs as f64;
         let options = PostTrainOptions {
             train: TrainArgs {

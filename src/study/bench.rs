@@ -88,7 +88,7 @@ pub fn runs(
                     let made = method.map_err(Error::from).and_then(|method| {
                         let found =
                             resolve(&method, None, None, checkpoint, &ValOrigin::None, &none)?;
-                        check_adapters(&found.recipe, checkpoint)?;
+                        check_adapters(&found.recipe.lora, &found.recipe.update, checkpoint)?;
                         Ok(found.recipe)
                     });
                     let recipe = made.map_err(|error| match error {

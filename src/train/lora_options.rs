@@ -16,10 +16,13 @@ pub struct LoraOptions {
     ))]
     pub lora: Option<usize>,
     /// α: the adapter is scaled by α/R [default: R]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "A", allow_negative_numbers = true))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "A", allow_negative_numbers = true, hide_short_help = true)
+    )]
     pub lora_alpha: Option<f64>,
     /// Scale by α/√R (rank-stabilised LoRA)
-    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub rslora: bool,
     /// Also train the norm of each row of the adapted weights (DoRA)
     #[cfg_attr(feature = "cli", arg(long))]

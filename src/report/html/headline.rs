@@ -7,6 +7,7 @@ use crate::evaluate::Summary;
 use crate::format;
 use crate::post_train::result::BeforeAfter;
 use crate::report::post_training::PostTrainReport;
+use crate::train::LoraOptions;
 
 /// Figures of one model, or of a model before and after tuning.
 pub struct Headline<'a> {
@@ -126,7 +127,10 @@ pub fn refusal(report: &PostTrainReport) -> Option<String> {
 
 /// The method and its layers: `PoL, head → norm`.
 pub fn method(report: &PostTrainReport) -> String {
-    let name = report.method.name.to_uppercase().replace("POL", "PoL").replace("POF", "PoF");
+    let adapters = report.method.lora.as_ref().and_then(LoraOptions::title);
+    let name = adapters.unwrap_or_else(|| {
+        report.method.name.to_uppercase().replace("POL", "PoL").replace("POF", "PoF")
+    });
     let perturbed = report.method.perturb.as_ref().map_or(String::new(), |p| format!(", {p}"));
     format!("{name}{perturbed} → {}", report.method.update)
 }
