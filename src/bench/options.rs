@@ -64,7 +64,45 @@ impl TryFrom<String> for BenchMethod {
     fn try_from(name: String) -> Result<Self, Error> {
         let known = Self::ALL.map(Self::name).join(", ");
         let found = Self::ALL.into_iter().find(|method| method.name() == name);
-        found.ok_or_else(|| Error::value("methods", format!("names from {known}"), name))
+        found.ok_or_else(|| match name == MethodName::Sgd.name() {
+            true => Error::Conflict(CONTROL.into()),
+            false => Error::value("methods", format!("names from {known}"), name),
+        })
+    }
+}
+
+/// Why `sgd` is not a method of a bench.
+const CONTROL: &str = "`methods`: sgd is the control that every method is compared with, and always runs: \
+                       leave it out; to run sgd alone, use `planish post-train` with `method` sgd";
+
+/// Reads a name of a method, and explains why `sgd` is none.
+#[cfg(feature = "cli")]
+#[derive(Clone)]
+struct BenchMethodParser;
+
+#[cfg(feature = "cli")]
+impl clap::builder::TypedValueParser for BenchMethodParser {
+    type Value = BenchMethod;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<BenchMethod, clap::Error> {
+        if value == MethodName::Sgd.name() {
+            let text = CONTROL.replace('`', "");
+            return Err(command.clone().error(clap::error::ErrorKind::ValueValidation, text));
+        }
+        clap::builder::EnumValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(
+        &self,
+    ) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
+        use clap::ValueEnum;
+        let all = BenchMethod::value_variants().iter();
+        Some(Box::new(all.filter_map(ValueEnum::to_possible_value)))
     }
 }
 
@@ -99,7 +137,7 @@ pub struct BenchOptions {
         feature = "cli",
         arg(
             long,
-            value_enum,
+            value_parser = BenchMethodParser,
             value_delimiter = ',',
             default_value = "pof,pol,pol-head",
             default_value_ifs([("preset", "pof2022", "pof"), ("preset", "pol", "pol")]),
@@ -210,7 +248,9 @@ mod tests {
         let of = |name| BenchMethod::ALL.iter().any(|own| own.method == name);
         assert!(MethodName::ALL.into_iter().all(|name| of(name) == (name != MethodName::Sgd)));
         let error = BenchMethod::try_from("sgd".to_owned()).unwrap_err().to_string();
-        assert!(error.contains("pof, pol, pol-head, sam") && error.contains("sgd"), "{error}");
+        assert!(error.contains("sgd is the control") && error.contains("post-train"), "{error}");
+        let error = BenchMethod::try_from("adam".to_owned()).unwrap_err().to_string();
+        assert!(error.contains("pof, pol, pol-head, sam") && error.contains("adam"), "{error}");
     }
 
     #[cfg(feature = "cli")]

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{DataOptions, Role, ValOrigin, require};
 use crate::error::{Error, Result};
 use crate::evaluate::Estimate;
-use crate::format::{duration, estimate, optional};
+use crate::format::{duration, epochs, estimate, optional};
 use crate::models::Network;
 use crate::session::{Context, Data};
 use crate::train::options::{MethodName, keep_or_default};
@@ -122,11 +122,11 @@ impl RecipeSearch {
             false => "after temperature scaling, its gain on V is not significant",
         };
         Some(format!(
-            "a search on V chose {}, learning rate {}, weight decay {}, {} epochs; {beyond}: {}",
+            "a search on V chose {}, learning rate {}, weight decay {}, {}; {beyond}: {}",
             taken.name(),
             taken.lr,
             taken.weight_decay,
-            taken.epochs,
+            epochs(taken.epochs),
             estimate(gain)
         ))
     }
@@ -138,8 +138,8 @@ impl RecipeSearch {
             _ => String::new(),
         };
         format!(
-            "{} of {} recipes tried{shown}; gains are paired differences on V, before − after; the best of \
-             many is optimistic",
+            "{} of {} recipes tried{shown}; gains are paired differences on V, before − after, with \
+             temperatures cross-fitted on its halves; the best of many is optimistic",
             self.tried.len(),
             self.recipes
         )
@@ -194,7 +194,7 @@ pub fn search(
     base.train.check()?;
     base.cache.check()?;
     given.check_read_by(&[&[MethodName::Sgd, MethodName::Pol][..], &ASCENTS].concat())?;
-    let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
+    let mut roles = Data::open(data, checkpoint)?.roles_of_training(checkpoint, context.seed)?;
     base.check_dump(&roles)?;
     // Test images must not influence the choice.
     roles.test = None;

@@ -20,7 +20,7 @@ use crate::diagnose::Measurer;
 use crate::diagnose::findings::{Plan, perturbed_and_updated};
 use crate::error::{Error, Result};
 use crate::forecast::Part;
-use crate::format::duration;
+use crate::format::{duration, epochs, steps};
 use crate::lora::{Adapters, Base};
 use crate::memory;
 use crate::models::Weights;
@@ -146,7 +146,7 @@ impl PostTrainSession {
         place.check_adapters(&options.lora)?;
         let destination = place.open(&checkpoint, options.method.name().name(), context)?;
         let data = Data::open(data, &checkpoint)?;
-        let roles = data.roles(&checkpoint, context.seed)?;
+        let roles = data.roles_of_training(&checkpoint, context.seed)?;
         roles.notes.iter().for_each(|note| context.note(note));
         let train = require(Role::Train, roles.train.as_ref())?.clone();
         options.check_dump(&roles)?;
@@ -287,14 +287,14 @@ impl PostTrainSession {
         let preset = self.options.preset.preset;
         let preset = preset.map_or(String::new(), |preset| format!("; preset {}", preset.name()));
         Ok(format!(
-            "{}: perturb {}, update {} ({}{meaning}){}{preset}; {} epochs of {} steps",
+            "{}: perturb {}, update {} ({}{meaning}){}{preset}; {} of {}",
             method.name,
             method.perturb.as_deref().unwrap_or("nothing"),
             method.update,
             method.chosen_by,
             adapters.unwrap_or_default(),
-            self.settings.epochs,
-            self.train.len() / self.settings.batch_size.max(1),
+            epochs(self.settings.epochs),
+            steps(self.train.len() / self.settings.batch_size.max(1)),
         ))
     }
 

@@ -217,7 +217,7 @@ impl Input {
             Result::Evaluation(r) => &r.run,
             Result::Calibration(r) => &r.run,
             Result::Merging(r) => &r.run,
-            Result::Fixing(r) => &r.run,
+            Result::Fixing(r) => &r.run.run,
             Result::Comparison(r) => &r.run,
             Result::Finetuning(r) => &r.run,
             Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => return None,

@@ -52,10 +52,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
-    let session =
+    let mut session =
         FixSession::prepare(&args.options, checkpoint, &args.data, &args.place.place(), &context)?;
-    let found = session.run(&context)?;
-    let report = Fixing::new(clock.finish(), &session, found);
+    let plan = session.plan(clock.seconds(), &context)?;
+    context.info(&plan.line(context.engine, args.options.budget));
+    let found = session.run(&plan, &context)?;
+    let report = Fixing::new(clock.finish(), &session, found, plan.expected);
     let saved = args.common.save(&report).map_err(anyhow::Error::from);
     let saved = saved.and_then(|()| page(args, &report));
     print(&text(&report, &args.common.untold(&report.notes, &session.told())))?;

@@ -15,12 +15,17 @@ pub fn text(report: &Fixing, notes: &[&String]) -> String {
     };
     let mut out = format!("on {} of V ({}){of_v}\n\n", images(v.images), v.origin);
     out += &rows(&STEP_HEADERS, report.step_rows());
-    for (name, part) in [
-        ("V, which chose the result: optimistic", Some(&report.validation)),
-        ("test, read once", report.test.as_ref()),
+    out += "NLL on V at T: in-sample, T is fitted on the same images\n";
+    for (name, part, temperature) in [
+        (
+            "V, which chose the result: optimistic",
+            Some(&report.validation),
+            sentence::CROSS_FITTED,
+        ),
+        ("test, read once", report.test.as_ref(), sentence::FITTED_ON_V),
     ] {
         let Some(part) = part else { continue };
-        out += &format!("\n{name} ({})\n", images(part.data.images));
+        out += &format!("\n{name} ({}; {temperature})\n", images(part.data.images));
         if let Some(comparison) = &part.comparison {
             out += &sentence::table(comparison, ["before", "after"]);
         }
