@@ -26,6 +26,8 @@ pub(super) const LEAST: usize = 4 * FEW;
 const FITS: f64 = 20.0;
 /// Share of the work of [`before_after`] that one baseline takes on one split: it has no bootstrap.
 const BASELINE: f64 = 0.5;
+/// Images that the time of a fit and of figures is measured on.
+const MANY: usize = 500;
 /// Copies of all weights in the last measurements: moved, as stored, and as read back or of a baseline.
 const COPIES: usize = 3;
 
@@ -210,21 +212,24 @@ impl FixSession {
             lowest.cloned().unwrap_or_else(|| crate::models::layers::everything(&self.checkpoint.network))
         });
         let (passes, logits) = calibrate_passes(&self.model, &v, usize::MAX, trained.as_ref())?;
-        let n = logits.images();
+        let few = logits.images();
+        // The work on a few images is mostly overhead.
+        let many: Vec<usize> = (0..MANY).map(|i| i % few).collect();
+        let logits = logits.subset(&many)?;
+        let n = MANY;
         let each = |work: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
             let clock = Instant::now();
             work()?;
             Ok(clock.elapsed().as_secs_f64() / n as f64)
         };
-        let reading = each(&mut || Ok(v.inputs(0..n).map(|_| ())?))?;
+        let clock = Instant::now();
+        v.inputs(0..few)?;
+        let reading = clock.elapsed().as_secs_f64() / few as f64;
         let fit = each(&mut || {
             std::hint::black_box(fit(&logits));
             Ok(())
         })?;
-        let figures = match n >= 2 {
-            true => each(&mut || self.timed_figures(&logits, seed))?,
-            false => 0.0,
-        };
+        let figures = each(&mut || self.timed_figures(&logits, seed))?;
         // Images are read on all threads.
         let reading = reading / rayon::current_num_threads() as f64;
         Ok(Rates { passes, reading, fit, figures })
@@ -234,8 +239,7 @@ impl FixSession {
         let val = self.val()?;
         let pair = [logits.clone(), logits.clone()];
         let info = data_info(self.data.of(val), val, &self.roles.val_origin);
-        // A few images of one class cannot be halved.
-        std::hint::black_box(before_after(&pair, None, info, seed).ok());
+        std::hint::black_box(before_after(&pair, None, info, seed)?);
         Ok(())
     }
 

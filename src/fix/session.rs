@@ -84,10 +84,7 @@ impl FixSession {
         context: &Context,
     ) -> Result<Self> {
         options.check()?;
-        if let (Place::New(_), Some(pretrained)) = (place, &options.pretrained) {
-            place.spare_inputs(std::iter::once(&*crate::checkpoint::weights_file(pretrained)?))?;
-        }
-        let destination = place.open(&checkpoint, "fix", context)?;
+        let destination = destination(place, options, &checkpoint, context)?;
         let data = Data::open(data, &checkpoint)?;
         let mut roles = match options.also.is_empty() {
             true => data.roles(&checkpoint, context.seed)?,
@@ -105,6 +102,17 @@ impl FixSession {
         let model = objective(&checkpoint, DType::F32, context.engine)?;
         let (options, seed) = (options.clone(), context.seed);
         Ok(Self { options, checkpoint, data, roles, remedies, destination, model, seed })
+    }
+
+    /// The same session with another destination.
+    ///
+    /// # Errors
+    /// An output that cannot be written.
+    pub(super) fn writing_to(mut self, place: &Place, context: &Context) -> Result<Self> {
+        self.destination = destination(place, &self.options, &self.checkpoint, context)?;
+        let all = everything(&self.checkpoint.network);
+        self.destination.check_space(&self.checkpoint, &all)?;
+        Ok(self)
     }
 
     /// Notes that were already given to the observer.
@@ -400,6 +408,19 @@ impl FixSession {
             None => fix,
         }
     }
+}
+
+/// The destination, which must not be the weights before fine-tuning.
+fn destination(
+    place: &Place,
+    options: &FixOptions,
+    checkpoint: &Checkpoint,
+    context: &Context,
+) -> Result<Destination> {
+    if let (Place::New(_), Some(pretrained)) = (place, &options.pretrained) {
+        place.spare_inputs(std::iter::once(&*crate::checkpoint::weights_file(pretrained)?))?;
+    }
+    place.open(checkpoint, "fix", context)
 }
 
 /// WiSE-FT and LiNeS, each at its best α. Takes their moves.

@@ -3,12 +3,13 @@
 use super::PostTrainOptions;
 use super::resolve::resolve;
 use super::run::TrialSpec;
+use super::score::Compared;
 use super::trials::{Trial, Trials};
 use crate::checkpoint::Checkpoint;
 use crate::data::{DataOptions, Role, ValOrigin, require};
 use crate::error::{Error, Result};
 use crate::evaluate::Estimate;
-use crate::format::{duration, epochs, estimate, optional};
+use crate::format::{ABSENT, duration, epochs, estimate, optional};
 use crate::models::Network;
 use crate::session::{Context, Data};
 use crate::train::options::{MethodName, keep_or_default};
@@ -31,7 +32,8 @@ pub struct Tried {
     pub lr: f64,
     /// The weight decay.
     pub weight_decay: f64,
-    /// Maximum number of epochs. The weights of the epoch with the lowest loss on V were kept.
+    /// Maximum number of epochs. The weights of the epoch with the lowest loss on V were kept. 0 for moves,
+    /// which need no training.
     pub epochs: usize,
     /// Mean NLL on V.
     pub nll: Option<f64>,
@@ -45,10 +47,31 @@ pub struct Tried {
     pub seconds: f64,
 }
 
+/// The method of moves without training.
+const MOVES: &str = "fix";
+
 impl Tried {
+    /// Moves of a fix, `name`, with a temperature folded into the head, against the input.
+    pub fn of_moves(name: String, found: &Compared, seconds: f64) -> Self {
+        Self {
+            method: MOVES.into(),
+            perturb: None,
+            update: name,
+            lr: 0.0,
+            weight_decay: 0.0,
+            epochs: 0,
+            nll: Some(found.after.nll),
+            calibrated_nll: Some(found.after.calibrated_nll),
+            nll_gain: Some(found.nll_gain),
+            calibrated_nll_gain: Some(found.calibrated_nll_gain),
+            seconds,
+        }
+    }
+
     /// Its name in tables.
     pub fn name(&self) -> String {
         match &self.perturb {
+            None if self.epochs == 0 => format!("{}: {}", self.method, self.update),
             Some(p) => format!("{} {p} → {}", self.method, self.update),
             None => format!("{} → {}", self.method, self.update),
         }
@@ -96,18 +119,22 @@ impl RecipeSearch {
         let gain = |t: &Tried| t.calibrated_nll_gain.map_or(f64::NEG_INFINITY, |g| g.mean);
         let mut order: Vec<&Tried> = self.tried.iter().collect();
         order.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
-        let shown = |value: Option<Estimate>| value.map_or("–".into(), estimate);
+        let shown = |value: Option<Estimate>, loss: Option<f64>| {
+            let value = value.map(|value| value.beyond_rounding(loss.unwrap_or(0.0)));
+            value.map_or(ABSENT.into(), estimate)
+        };
         let row = |tried: &Tried| {
+            let trained = |text: String| if tried.epochs > 0 { text } else { ABSENT.into() };
             let control = self.tried.iter().find(|other| other.is_control_of(tried));
             [
                 tried.name(),
-                tried.lr.to_string(),
-                tried.weight_decay.to_string(),
-                tried.epochs.to_string(),
+                trained(tried.lr.to_string()),
+                trained(tried.weight_decay.to_string()),
+                trained(tried.epochs.to_string()),
                 optional(tried.nll),
-                shown(tried.nll_gain),
-                shown(tried.calibrated_nll_gain),
-                shown(control.and_then(|c| c.calibrated_nll_gain)),
+                shown(tried.nll_gain, tried.nll),
+                shown(tried.calibrated_nll_gain, tried.calibrated_nll),
+                shown(control.and_then(|c| c.calibrated_nll_gain), tried.calibrated_nll),
             ]
         };
         order.into_iter().take(n).map(row).collect()
@@ -121,12 +148,18 @@ impl RecipeSearch {
             true => "its gain on V after temperature scaling",
             false => "after temperature scaling, its gain on V is not significant",
         };
+        let settings = match taken.epochs {
+            0 => String::new(),
+            n => format!(
+                ", learning rate {}, weight decay {}, {}",
+                taken.lr,
+                taken.weight_decay,
+                epochs(n)
+            ),
+        };
         Some(format!(
-            "a search on V chose {}, learning rate {}, weight decay {}, {}; {beyond}: {}",
+            "a search on V chose {}{settings}; {beyond}: {}",
             taken.name(),
-            taken.lr,
-            taken.weight_decay,
-            epochs(taken.epochs),
             estimate(gain)
         ))
     }
@@ -149,13 +182,18 @@ impl RecipeSearch {
 /// The result of a search.
 pub struct SearchResult {
     /// The options of the best recipe, as if the user had set them; `None` if no recipe lowers the
-    /// loss.
+    /// loss, or if the moves are chosen.
     pub best: Option<PostTrainOptions>,
     /// All tried recipes, for the report.
     pub search: RecipeSearch,
 }
 
 impl SearchResult {
+    /// Whether the moves without training are chosen.
+    pub fn chose_moves(&self) -> bool {
+        self.best.is_none() && self.search.chosen.is_some()
+    }
+
     /// The options of the best recipe.
     ///
     /// # Errors
@@ -179,7 +217,8 @@ impl SearchResult {
 /// it, are tied. Of these, the one with the lowest loss is chosen.
 ///
 /// `base` holds the options that all recipes share, such as batch size, precision and cache.
-/// `given` holds method options, used by the methods that read them.
+/// `given` holds method options, used by the methods that read them. `moves` is a candidate without
+/// training that was found on the same V; its time counts.
 ///
 /// # Errors
 /// No training images or no V; those of training.
@@ -189,6 +228,7 @@ pub fn search(
     minutes: f64,
     checkpoint: &Checkpoint,
     data: &DataOptions,
+    moves: Option<Tried>,
     context: &Context,
 ) -> Result<SearchResult> {
     base.train.check()?;
@@ -213,7 +253,9 @@ pub fn search(
         duration(budget.as_secs_f64())
     ));
     let began = Instant::now();
-    let mut tried: Vec<Tried> = Vec::new();
+    let spent = Duration::from_secs_f64(moves.as_ref().map_or(0.0, |moves| moves.seconds));
+    let mut tried: Vec<Tried> = moves.into_iter().collect();
+    let without_training = tried.len();
     let mut places: Vec<usize> = Vec::new();
     {
         let task = context.task("search", runs.len() as u64, "recipes");
@@ -225,18 +267,19 @@ pub fn search(
             tried.push(Tried::new(runs[place], &trial));
             places.push(place);
             task.advance(1);
-            Ok(began.elapsed() + next < budget)
+            Ok(spent + began.elapsed() + next < budget)
         })?;
     }
     let chosen = best(&tried);
     let search = RecipeSearch {
         minutes,
-        seconds: began.elapsed().as_secs_f64(),
-        recipes: runs.len(),
+        seconds: (spent + began.elapsed()).as_secs_f64(),
+        recipes: without_training + runs.len(),
         chosen,
         tried,
     };
-    Ok(SearchResult { best: chosen.map(|best| candidates[places[best]].0.clone()), search })
+    let place = chosen.and_then(|chosen| places.get(chosen.checked_sub(without_training)?));
+    Ok(SearchResult { best: place.map(|&place| candidates[place].0.clone()), search })
 }
 
 impl Tried {
@@ -263,7 +306,10 @@ fn best(tried: &[Tried]) -> Option<usize> {
     let sound: Vec<(usize, Estimate, Estimate)> = tried
         .iter()
         .enumerate()
-        .filter_map(|(place, t)| Some((place, t.calibrated_nll_gain?, t.nll_gain?)))
+        .filter_map(|(place, t)| {
+            let calibrated = t.calibrated_nll_gain?.beyond_rounding(t.calibrated_nll?);
+            Some((place, calibrated, t.nll_gain?))
+        })
         .filter(|(_, calibrated, gain)| calibrated.mean > 0.0 && gain.mean >= 0.0)
         .collect();
     let (_, top, _) = sound.iter().max_by(|(_, a, _), (_, b, _)| a.mean.total_cmp(&b.mean))?;
@@ -396,6 +442,29 @@ mod tests {
         assert_eq!(best(&[tried(-0.1, 0.03, 0.1), tried(0.3, -0.01, 0.1)]), None);
         let nothing = Tried { nll_gain: None, ..tried(0.1, 0.1, 0.1) };
         assert_eq!(best(&[nothing]), None);
+    }
+
+    #[test]
+    fn moves_compete_with_recipes() {
+        let moves = Tried { method: MOVES.into(), epochs: 0, ..tried(0.3, 0.04, 0.004) };
+        let moves = Tried { update: "embed (toward) by 0.8".into(), ..moves };
+        let recipe = tried(0.2, 0.03, 0.004);
+        let search = RecipeSearch {
+            minutes: 1.0,
+            seconds: 1.0,
+            recipes: 2,
+            chosen: best(&[moves.clone(), recipe.clone()]),
+            tried: vec![moves.clone(), recipe],
+        };
+        assert_eq!(search.chosen, Some(0));
+        let row = &search.leading(1)[0];
+        assert_eq!((row[0].as_str(), row[1].as_str(), row[3].as_str()), ("fix: embed (toward) by 0.8", "–", "–"));
+        let taken = search.taken().unwrap();
+        assert!(taken.starts_with("a search on V chose fix: embed (toward) by 0.8; its gain"), "{taken}");
+        // A gain that rounding explains is none.
+        let rounding = Estimate { mean: 1e-9, stderr: Some(1e-9) };
+        let temperature = Tried { calibrated_nll_gain: Some(rounding), ..moves };
+        assert_eq!(best(&[temperature]), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::fix::{Baseline, FixSession, FixStep, Fixed, Stop};
 use crate::forecast::Expected;
 use crate::format::{estimate, images, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
+use crate::post_train::search::RecipeSearch;
 use crate::remedies::{MoveForm, OnV, Remedy, RemedyFindings};
 use crate::run::RunInfo;
 use crate::session::checkpoint_info;
@@ -51,6 +52,9 @@ pub struct Fixing {
     /// Why it is not a minimum of the loss. Absent if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_bound: Option<Bound>,
+    /// The search of `post-train` that chose these moves over recipes of training, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<RecipeSearch>,
     /// Images of V that moves were measured on.
     pub searched_on: usize,
     /// The rounds of measurements: one before each step, and the one that ended the search.
@@ -87,6 +91,7 @@ impl Fixing {
             stop: found.stop,
             temperature: found.temperature,
             temperature_bound: found.temperature_bound,
+            search: None,
             searched_on: found.searched_on,
             looks: found.looks,
             validation: found.validation,

@@ -117,6 +117,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "Recipes tried",
         each(&|r| match r {
             Result::PostTraining(r) => r.search.as_ref().map(search),
+            Result::Fixing(r) => r.search.as_ref().map(search),
             _ => None,
         }),
     );

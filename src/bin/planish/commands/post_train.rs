@@ -7,6 +7,7 @@ use crate::render::print;
 use anyhow::{Context, bail};
 use clap::ArgGroup;
 use planish::data::DataOptions;
+use planish::fix::{FixCandidate, FixOptions};
 use planish::options::check;
 use planish::output;
 use planish::post_train::frozen::describe;
@@ -14,6 +15,7 @@ use planish::post_train::search::RecipeSearch;
 use planish::post_train::{
     Outlook, Place, PostTrainOptions, PostTrainSession, PostTrained, Preview, outlook_line, search,
 };
+use planish::report::Fixing;
 use planish::report::dry_run::DryRun;
 use planish::report::epochs::EpochFileOptions;
 use planish::report::post_training::PostTrainReport;
@@ -52,10 +54,12 @@ pub struct Args {
     pub method: MethodName,
     /// Try recipes for this many minutes, then run the best one.
     ///
+    /// First, in at most half of the time, moves without training are measured, as `planish fix` does.
     /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
     /// numbers of epochs, then SGD of each block, then SGD, SAM, Friendly-SAM and SL-SAM of all
-    /// layers. Recipes are compared by calibrated loss on the validation images. Of those within one
-    /// standard error of the lowest, the one with the lowest loss is the best.
+    /// layers. Moves and recipes are compared by calibrated loss on the validation images. Of those
+    /// within one standard error of the lowest, the one with the lowest loss is the best. If the moves
+    /// are, the result is that of `planish fix`.
     #[arg(
         long,
         value_name = "MINUTES",
@@ -67,6 +71,10 @@ pub struct Args {
         ],
     )]
     pub search: Option<f64>,
+    /// Weights before fine-tuning; with --search, moves towards them are tried, too
+    #[arg(long, value_name = "CKPT0", requires = "search", help_heading = "Tuning options")]
+    #[serde(default)]
+    pub pretrained: Option<PathBuf>,
     /// Write the tuned checkpoint to this .safetensors file or folder
     #[arg(long, value_name = "NEW", group = "place", help_heading = "Tuning options")]
     pub out: Option<PathBuf>,
@@ -103,6 +111,7 @@ impl Args {
             data,
             method: options.method.name(),
             search: None,
+            pretrained: None,
             out: None,
             in_place: false,
             dry_run: false,
@@ -157,8 +166,24 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(minutes) => {
             check::positive("search", minutes)?;
             let (base, given) = (&args.options, &args.of_method);
-            let found = search(base, given, minutes, &checkpoint, &args.data, &context)?;
+            let of_fix = FixOptions { pretrained: args.pretrained.clone(), ..FixOptions::default() };
+            // Half of the minutes.
+            let seconds = 30.0 * minutes;
+            let moves =
+                FixCandidate::find(&of_fix, &checkpoint, &args.data, seconds, &context)?;
+            let row = moves.as_ref().map(|moves| moves.tried.clone());
+            let found = search(base, given, minutes, &checkpoint, &args.data, row, &context)?;
             args.common.say(&tried(&found.search));
+            if let (Some(moves), true) = (moves, found.chose_moves()) {
+                let (session, fixed, forecast) = moves.apply(&args.place(), &context)?;
+                let report = Fixing::new(clock.finish(), &session, fixed, forecast);
+                return super::fix::finish(
+                    &args.common,
+                    None,
+                    &Fixing { search: Some(found.search), ..report },
+                    &[],
+                );
+            }
             if found.best.is_none() {
                 args.common.save(&FruitlessSearch {
                     schema: FRUITLESS_SEARCH.into(),

@@ -4,6 +4,7 @@ use crate::message::in_flags;
 use crate::render::sentence;
 use crate::render::table::{Align, Style, Table};
 use planish::format::images;
+use planish::post_train::search::RecipeSearch;
 use planish::report::{BASELINE_HEADERS, Fixing, STEP_HEADERS};
 
 /// The steps, figures before and after, the baselines, the conclusion and the notes.
@@ -45,6 +46,9 @@ pub fn text(report: &Fixing, notes: &[&String]) -> String {
         Some(file) => format!("written to {}\n", file.path),
         None => "nothing written\n".into(),
     };
+    if let Some(taken) = report.search.as_ref().and_then(RecipeSearch::taken) {
+        out += &format!("{taken}\n");
+    }
     for note in notes {
         out += &format!("note: {}\n", in_flags(note));
     }
