@@ -27,7 +27,11 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
         .reduce(|a, b| if b.1.mean > a.1.mean { b } else { a });
     let rest = match best {
         Some((layer, gain)) => {
-            format!("after temperature scaling, the largest ΔL is that of {}: {}.", layer.name, estimate(gain))
+            format!(
+                "after temperature scaling, the largest ΔL is that of {}: {}.",
+                layer.name,
+                estimate(gain)
+            )
         }
         None => "after temperature scaling, no layer has a significant ΔL.".into(),
     };

@@ -55,8 +55,11 @@ impl FixCandidate {
             }
             return Ok(None);
         }
-        let steps: Vec<String> =
-            search.steps.iter().map(|step| format!("{} by {}", step.found.label(), step.alpha)).collect();
+        let steps: Vec<String> = search
+            .steps
+            .iter()
+            .map(|step| format!("{} by {}", step.found.label(), step.alpha))
+            .collect();
         let compared = session.compared(&search, context)?;
         let tried = Tried::of_moves(steps.join(", "), &compared, clock.elapsed().as_secs_f64());
         Ok(Some(Self { session, tried, plan, search }))
@@ -66,11 +69,7 @@ impl FixCandidate {
     ///
     /// # Errors
     /// An output that cannot be written; those of [`FixSession::apply`].
-    pub fn apply(
-        self,
-        place: &Place,
-        context: &Context,
-    ) -> Result<(FixSession, Fixed, Expected)> {
+    pub fn apply(self, place: &Place, context: &Context) -> Result<(FixSession, Fixed, Expected)> {
         let session = self.session.writing_to(place, context)?;
         let fixed = session.apply(self.search, context)?;
         Ok((session, fixed, self.plan.expected))

@@ -31,6 +31,9 @@ const MANY: usize = 500;
 /// Copies of all weights in the last measurements: moved, as stored, and as read back or of a baseline.
 const COPIES: usize = 3;
 
+/// Freed memory that the program's allocator keeps if memory is not limited, MiB.
+const KEPT: f64 = 40.0;
+
 /// What a fix will do, and its expected time and memory.
 pub struct FixPlan {
     /// Expected time and memory, with one round of the search.
@@ -169,7 +172,10 @@ impl FixSession {
             ));
         }
         if fits < all {
-            context.note(&format!("moves are measured on {} of V, to stay within `memory`", images(fits)));
+            context.note(&format!(
+                "moves are measured on {} of V, to stay within `memory`",
+                images(fits)
+            ));
         }
         Ok((fits, rates))
     }
@@ -209,7 +215,9 @@ impl FixSession {
         let trained = self.remedies.training.as_ref().map(|_| {
             let layers = self.remedies.layers.iter();
             let lowest = layers.min_by_key(|layer| layer.first_stage);
-            lowest.cloned().unwrap_or_else(|| crate::models::layers::everything(&self.checkpoint.network))
+            lowest
+                .cloned()
+                .unwrap_or_else(|| crate::models::layers::everything(&self.checkpoint.network))
         });
         let (passes, logits) = calibrate_passes(&self.model, &v, usize::MAX, trained.as_ref())?;
         let few = logits.images();
@@ -278,21 +286,18 @@ impl FixSession {
     fn forecast(&self, plan: &mut FixPlan) -> Result<()> {
         let val = self.val()?;
         let (rates, passes) = (&plan.rates, &plan.rates.passes);
-        let passing = passes.resident_mib + passes.wave_mib;
         let test = self.roles.test.as_ref().map_or(0, Split::len);
         let standard = if self.options.pretrained.is_some() { 2.0 } else { 0.0 };
         let one = self.pass(rates, val.len() + test);
         let scored = rates.figures * (val.len() + test) as f64;
-        let round = plan.images as f64 * self.seconds_per_image(rates)?
-            + self.fixed_of_round(rates)?;
+        let round =
+            plan.images as f64 * self.seconds_per_image(rates)? + self.fixed_of_round(rates)?;
         // The result is measured on V before and after it is written.
-        let figures = 2.0 * one
-            + standard * one
-            + scored * (1.0 + BASELINE * (1.0 + standard));
+        let figures = 2.0 * one + standard * one + scored * (1.0 + BASELINE * (1.0 + standard));
         let part = |name: &str, seconds, peak_mib| Part { name: name.into(), seconds, peak_mib };
         let expected = Expected::of(vec![
             part("so far", plan.elapsed(), plan.so_far),
-            part(CALIBRATION, self.pass(rates, val.len()), passing),
+            part(CALIBRATION, self.pass(rates, val.len()), self.passing_mib(passes)),
             part("one round of moves", round, self.search_mib(plan.images, passes)?),
             part(FIGURES, figures, self.figures_mib(passes)?),
         ]);
@@ -306,10 +311,7 @@ impl FixSession {
         let network = &self.checkpoint.network;
         // The weights of earlier moves, and the logits of the model as given.
         let kept = 4 * network.parameters() + 8 * self.val()?.len() * network.classes();
-        Ok(passes.resident_mib
-            + passes.wave_mib
-            + self.remedies.held_mib(network, images)
-            + kept as f64 / MIB)
+        Ok(self.passing_mib(passes) + self.remedies.held_mib(network, images) + kept as f64 / MIB)
     }
 
     /// Peak memory of the last measurements, MiB.
@@ -319,7 +321,13 @@ impl FixSession {
         // Before, after, of a baseline, and two more while they are computed.
         let logits = 5 * (self.val()?.len() + test) * network.classes();
         let kept = 4 * COPIES * network.parameters() + 8 * logits;
-        Ok(passes.resident_mib + passes.wave_mib + kept as f64 / MIB)
+        Ok(self.passing_mib(passes) + kept as f64 / MIB)
+    }
+
+    /// Peak memory of evaluating a model, MiB.
+    fn passing_mib(&self, passes: &Calibration) -> f64 {
+        let kept = if self.options.limit.mib().is_some() { 0.0 } else { KEPT };
+        passes.resident_mib + passes.wave_mib + kept
     }
 
     fn peak_mib(&self, images: usize, passes: &Calibration) -> Result<f64> {

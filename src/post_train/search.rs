@@ -458,9 +458,15 @@ mod tests {
         };
         assert_eq!(search.chosen, Some(0));
         let row = &search.leading(1)[0];
-        assert_eq!((row[0].as_str(), row[1].as_str(), row[3].as_str()), ("fix: embed (toward) by 0.8", "–", "–"));
+        assert_eq!(
+            (row[0].as_str(), row[1].as_str(), row[3].as_str()),
+            ("fix: embed (toward) by 0.8", "–", "–")
+        );
         let taken = search.taken().unwrap();
-        assert!(taken.starts_with("a search on V chose fix: embed (toward) by 0.8; its gain"), "{taken}");
+        assert!(
+            taken.starts_with("a search on V chose fix: embed (toward) by 0.8; its gain"),
+            "{taken}"
+        );
         // A gain that rounding explains is none.
         let rounding = Estimate { mean: 1e-9, stderr: Some(1e-9) };
         let temperature = Tried { calibrated_nll_gain: Some(rounding), ..moves };

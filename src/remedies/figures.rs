@@ -111,7 +111,9 @@ impl Start {
                 // The other half chooses α and the temperature.
                 let chosen = along
                     .iter()
-                    .filter(|point| point[1 - h].1.nll < fits[1 - h].nll - rounding(fits[1 - h].nll))
+                    .filter(|point| {
+                        point[1 - h].1.nll < fits[1 - h].nll - rounding(fits[1 - h].nll)
+                    })
                     .min_by(|a, b| a[1 - h].1.nll.total_cmp(&b[1 - h].1.nll));
                 let Some(point) = chosen else { continue };
                 let found = Losses::at(&point[h].0, point[1 - h].1.temperature);

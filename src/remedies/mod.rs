@@ -139,7 +139,8 @@ impl RemedySession {
             0 => 0,
             _ => self.joint.len(),
         };
-        let copies = if joint > 1 { 3 } else { 2 };
+        // The last is freed memory of another size, which the allocator keeps from the previous stage.
+        let copies = if joint > 1 { 4 } else { 3 };
         let largest = network.params().iter().map(|p| p.shape.iter().product::<usize>()).max();
         // A direction of an epoch has its own weights.
         let weights = (1 + self.epochs.len()) * network.parameters();

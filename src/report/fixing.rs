@@ -163,7 +163,9 @@ impl Fixing {
             return Some(text + ".");
         }
         let best = look.ranked().into_iter().find(|found| !found.eligible);
-        if let Some(found) = best.filter(|found| found.shown_gain(look.start.calibrated_nll).mean > 0.0) {
+        if let Some(found) =
+            best.filter(|found| found.shown_gain(look.start.calibrated_nll).mean > 0.0)
+        {
             text += &format!(
                 "; the best one not applied is {}: its gain of {} nats after temperature scaling is not \
                  eligible",

@@ -21,7 +21,8 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
             value(d.a),
             value(d.b),
             show(d.shown_gain().mean),
-            d.shown_interval().map_or(ABSENT.into(), |[l, h]| format!("{} to {}", show(l), show(h))),
+            d.shown_interval()
+                .map_or(ABSENT.into(), |[l, h]| format!("{} to {}", show(l), show(h))),
             match d.verdict {
                 Verdict::Better => "better",
                 Verdict::Worse => "worse",

@@ -166,11 +166,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(minutes) => {
             check::positive("search", minutes)?;
             let (base, given) = (&args.options, &args.of_method);
-            let of_fix = FixOptions { pretrained: args.pretrained.clone(), ..FixOptions::default() };
+            let of_fix =
+                FixOptions { pretrained: args.pretrained.clone(), ..FixOptions::default() };
             // Half of the minutes.
             let seconds = 30.0 * minutes;
-            let moves =
-                FixCandidate::find(&of_fix, &checkpoint, &args.data, seconds, &context)?;
+            let moves = FixCandidate::find(&of_fix, &checkpoint, &args.data, seconds, &context)?;
             let row = moves.as_ref().map(|moves| moves.tried.clone());
             let found = search(base, given, minutes, &checkpoint, &args.data, row, &context)?;
             args.common.say(&tried(&found.search));

@@ -18,11 +18,7 @@ pub fn text(report: &Fixing, notes: &[&String]) -> String {
     out += &rows(&STEP_HEADERS, report.step_rows());
     out += "NLL on V at T: in-sample, T is fitted on the same images\n";
     for (name, part, temperature) in [
-        (
-            "V, which chose the result: optimistic",
-            Some(&report.validation),
-            sentence::CROSS_FITTED,
-        ),
+        ("V, which chose the result: optimistic", Some(&report.validation), sentence::CROSS_FITTED),
         ("test, read once", report.test.as_ref(), sentence::FITTED_ON_V),
     ] {
         let Some(part) = part else { continue };
