@@ -217,8 +217,9 @@ impl SearchResult {
 /// it, are tied. Of these, the one with the lowest loss is chosen.
 ///
 /// `base` holds the options that all recipes share, such as batch size, precision and cache.
-/// `given` holds method options, used by the methods that read them. `moves` is a candidate without
-/// training that was found on the same V; its time counts.
+/// `given` holds method options, used by the methods that read them. `moves` finds a candidate without
+/// training on the same V in the number of seconds that it is given, half of the time; see
+/// [`FixCandidate`](crate::fix::FixCandidate).
 ///
 /// # Errors
 /// No training images or no V; those of training.
@@ -228,7 +229,7 @@ pub fn search(
     minutes: f64,
     checkpoint: &Checkpoint,
     data: &DataOptions,
-    moves: Option<Tried>,
+    moves: &mut dyn FnMut(f64) -> Result<Option<Tried>>,
     context: &Context,
 ) -> Result<SearchResult> {
     base.train.check()?;
@@ -253,8 +254,7 @@ pub fn search(
         duration(budget.as_secs_f64())
     ));
     let began = Instant::now();
-    let spent = Duration::from_secs_f64(moves.as_ref().map_or(0.0, |moves| moves.seconds));
-    let mut tried: Vec<Tried> = moves.into_iter().collect();
+    let mut tried: Vec<Tried> = moves(0.5 * budget.as_secs_f64())?.into_iter().collect();
     let without_training = tried.len();
     let mut places: Vec<usize> = Vec::new();
     {
@@ -267,13 +267,13 @@ pub fn search(
             tried.push(Tried::new(runs[place], &trial));
             places.push(place);
             task.advance(1);
-            Ok(spent + began.elapsed() + next < budget)
+            Ok(began.elapsed() + next < budget)
         })?;
     }
     let chosen = best(&tried);
     let search = RecipeSearch {
         minutes,
-        seconds: (spent + began.elapsed()).as_secs_f64(),
+        seconds: began.elapsed().as_secs_f64(),
         recipes: without_training + runs.len(),
         chosen,
         tried,

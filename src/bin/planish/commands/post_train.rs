@@ -139,6 +139,10 @@ impl Args {
     }
 }
 
+/// Said if a search chooses moves.
+const NO_DUMP: &str = "`dump`: nothing was written, because moves were chosen; `planish eval` writes logits of the \
+                       new checkpoint";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -168,21 +172,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let (base, given) = (&args.options, &args.of_method);
             let of_fix =
                 FixOptions { pretrained: args.pretrained.clone(), ..FixOptions::default() };
-            // Half of the minutes.
-            let seconds = 30.0 * minutes;
-            let moves = FixCandidate::find(&of_fix, &checkpoint, &args.data, seconds, &context)?;
-            let row = moves.as_ref().map(|moves| moves.tried.clone());
-            let found = search(base, given, minutes, &checkpoint, &args.data, row, &context)?;
+            let mut moves = None;
+            let mut find = |seconds| {
+                moves = FixCandidate::find(&of_fix, &checkpoint, &args.data, seconds, &context)?;
+                Ok(moves.as_ref().map(|moves| moves.tried.clone()))
+            };
+            let data = &args.data;
+            let found = search(base, given, minutes, &checkpoint, data, &mut find, &context)?;
             args.common.say(&tried(&found.search));
             if let (Some(moves), true) = (moves, found.chose_moves()) {
                 let (session, fixed, forecast) = moves.apply(&args.place(), &context)?;
-                let report = Fixing::new(clock.finish(), &session, fixed, forecast);
-                return super::fix::finish(
-                    &args.common,
-                    None,
-                    &Fixing { search: Some(found.search), ..report },
-                    &[],
-                );
+                let mut report = Fixing::new(clock.finish(), &session, fixed, forecast);
+                report.search = Some(found.search);
+                if args.options.dump.is_some() {
+                    report.notes.push(NO_DUMP.into());
+                }
+                return super::fix::finish(&args.common, None, &report, &[]);
             }
             if found.best.is_none() {
                 args.common.save(&FruitlessSearch {
