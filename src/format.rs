@@ -50,6 +50,22 @@ pub fn images(n: usize) -> String {
     }
 }
 
+/// `1 epoch`, `10 epochs`.
+pub fn epochs(n: usize) -> String {
+    match n {
+        1 => "1 epoch".into(),
+        n => format!("{} epochs", count(n as u64)),
+    }
+}
+
+/// `1 step`, `5,000 steps`.
+pub fn steps(n: usize) -> String {
+    match n {
+        1 => "1 step".into(),
+        n => format!("{} steps", count(n as u64)),
+    }
+}
+
 /// A number to four significant digits; very large and very small ones as `1.234e-7`.
 pub fn number(x: f64) -> String {
     if !x.is_finite() {
@@ -134,7 +150,7 @@ fn decimals(x: f64, digits: i32) -> usize {
 }
 
 /// Fixed decimals, never `-0.00`.
-fn unsigned_zero(x: f64, places: usize) -> String {
+pub fn unsigned_zero(x: f64, places: usize) -> String {
     let text = format!("{x:.places$}");
     let zero = text.bytes().all(|b| !b.is_ascii_digit() || b == b'0');
     if zero { text.trim_start_matches('-').into() } else { text }

@@ -95,3 +95,14 @@ fn runs_in_one_process_have_the_same_figures() {
     assert_eq!(expected.parts.len(), 2 + 4);
     assert!(expected.parts.iter().all(|part| part.seconds > 0.0));
 }
+
+#[test]
+fn sgd_is_the_control() {
+    let bench = Bench::with_model();
+    let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pol,sgd"];
+    let done = bench.run(&words);
+    assert_eq!(done.code, Some(2));
+    assert!(done.errors.contains("sgd is the control"), "{}", done.errors);
+    let done = bench.run(&[&words[..5], &["adam"]].concat());
+    assert!(done.code == Some(2) && done.errors.contains("pol-head"), "{}", done.errors);
+}

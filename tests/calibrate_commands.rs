@@ -213,6 +213,26 @@ fn invalid_options_are_refused() {
     own.fails_with(&["never overwritten"]);
 }
 
+/// A note on post-training would not belong here.
+#[test]
+fn other_training_images_do_not_matter() {
+    let bench = Bench::new();
+    let words = ["finetune", "--arch", "vit_nano_patch7_14", "--data", &bench.data];
+    let rest =
+        ["--epochs", "1", "--batch-size", "8", "--train-samples", "24", "--out", &bench.model];
+    let made = bench.run(&[&words[..], &rest].concat());
+    assert!(made.success, "{}", made.errors);
+    let other = ["--train-data", &bench.data, "--train-on", "all"];
+    let run = |command: &str| {
+        let words = [command, &bench.model, "--data", &bench.data, "--quiet", "--dry-run"];
+        let done = bench.run(&[&words[..], &other, &["--json", &bench.path("r.json")]].concat());
+        assert!(done.success, "{}", done.errors);
+        bench.json("r.json")["notes"].to_string()
+    };
+    assert!(run("diagnose").contains("compare with plain SGD"));
+    assert!(!run("calibrate").contains("compare with plain SGD"));
+}
+
 /// The training images, or those of test, are not V.
 #[test]
 fn images_that_are_known_are_noted() {

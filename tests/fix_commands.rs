@@ -179,6 +179,82 @@ fn a_budget_limits_the_search() {
 }
 
 #[test]
+fn time_and_memory_are_forecast() {
+    let bench = Bench::with_model();
+    let done = fix(&bench, &[&bench.model, "--dry-run", "--memory", "2GiB"]);
+    assert!(done.success, "{}", done.errors);
+    let forecast = &bench.json("run.json")["run"]["forecast"];
+    let names: Vec<&Value> =
+        forecast["parts"].as_array().unwrap().iter().map(|part| &part["name"]).collect();
+    assert_eq!(names, ["so far", "calibration", "one round of moves", "figures"]);
+    assert!(number(forecast, "/peak_mib") < 2048.0 && number(forecast, "/seconds") > 0.0);
+    fix(&bench, &[&bench.model, "--dry-run", "--memory", "2MiB"]).fails_with(&[
+        "--memory",
+        "the limit is 2 MiB",
+        "lower --threads",
+    ]);
+    // Without --quiet, the forecast is printed before the work.
+    let words = ["fix", &bench.model, "--data", &bench.data, "--dry-run"];
+    let told = bench.run(&words).errors;
+    let first = told.lines().find(|line| !line.starts_with("note: ")).unwrap();
+    assert!(first.starts_with("fix: about") && first.contains("MiB"), "{told}");
+}
+
+#[test]
+fn a_second_choice_on_the_same_images_is_noted() {
+    let bench = Bench::with_model();
+    let out = bench.path("once");
+    let first = fix(&bench, &[&bench.model, "--out", &out]);
+    let note = "already used V to choose or check a result";
+    assert!(first.success && !first.output.contains(note), "{}", first.output);
+    let second = fix(&bench, &[&out, "--dry-run"]);
+    assert!(second.output.contains(&format!("note: fix {note}")), "{}", second.output);
+    let words = ["calibrate", &out, "--data", &bench.data, "--dry-run"];
+    let third = bench.run(&[&words[..], &["--quiet"]].concat());
+    assert!(third.output.contains(note), "{}", third.output);
+}
+
+#[test]
+fn a_search_may_choose_moves() {
+    let (bench, damaged) = damaged();
+    let file = format!("{damaged}/model.safetensors");
+    let before = fs::read(&file).unwrap();
+    let json = bench.path("search.json");
+    let words = ["post-train", &damaged, "--data", &bench.data, "--pretrained", &bench.model];
+    // Gradients too short to move any weight.
+    let recipe = ["--search", "0.2", "--batch-size", "16", "--clip", "1e-30", "--remeasure", "0"];
+    let done = bench.run(&[&words[..], &recipe, &["--in-place", "--json", &json]].concat());
+    assert!(done.success, "{}", done.errors);
+    let report = bench.json("search.json");
+    let search = &report["search"];
+    let moves = &search["tried"][0];
+    assert_eq!((&moves["method"], &moves["epochs"]), (&"fix".into(), &0.into()));
+    assert!(moves["update"].as_str().unwrap().contains("toward"), "{moves}");
+    assert!(done.errors.contains("fix: "), "{}", done.errors);
+    assert_eq!(search["chosen"], 0, "{search}");
+    // It is written as `fix` writes it.
+    assert_eq!(report["schema"], "planish/fixing/1");
+    let gain = number(&report, "/validation/calibrated_nll_gain/mean");
+    assert!((gain - number(moves, "/calibrated_nll_gain/mean")).abs() < 1e-9);
+    assert!(done.output.contains("a search on V chose fix: "), "{}", done.output);
+    let after = fs::read(&file).unwrap();
+    let fixed = bench.path("fixed");
+    let words = [&damaged, "--pretrained", &bench.model, "--out", &fixed];
+    assert!(bench.plain(&["undo", &damaged]).success);
+    assert!(fs::read(&file).unwrap() == before);
+    assert!(fix(&bench, &words.map(|word| word as &str)).success);
+    let [own, other] = [after, fs::read(format!("{fixed}/model.safetensors")).unwrap()];
+    let weights = |bytes: &[u8]| {
+        let (length, header) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
+        let steps = header.metadata().clone().unwrap()["planish.provenance"].clone();
+        (bytes[length + 8..].to_vec(), steps)
+    };
+    assert!(weights(&own) == weights(&other), "another result than that of fix");
+    let refused = bench.run(&["post-train", &damaged, "--data", &bench.data, "--pretrained", "x"]);
+    assert!(refused.code == Some(2) && refused.errors.contains("--search"), "{}", refused.errors);
+}
+
+#[test]
 fn bad_input_is_refused() {
     let bench = Bench::with_model();
     let nowhere = fix(&bench, &[&bench.model]);

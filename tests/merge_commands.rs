@@ -271,4 +271,16 @@ fn pretrained_weights_may_lack_the_head_or_have_another_image_size() {
     assert!(done.output.contains("it has no head"), "{}", done.output);
     assert!(values(&out, "head.weight") == values(&small, "head.weight"));
     assert!(values(&out, "norm.weight") != values(&small, "norm.weight"));
+
+    // A file alone does not show the number of attention heads, which fine-tuning keeps.
+    fs::remove_file(format!("{bare}/config.json")).unwrap();
+    let again = bench.path("of-file");
+    let words = [&small, "--pretrained", &bare, "--method=wise", "--alpha=0.5", "--out", &again];
+    let done = merge(&bench, &words);
+    assert!(done.success, "{}", done.errors);
+    let heads = "it does not state its number of attention heads; assumed: ";
+    assert!(done.output.contains(heads), "{}", done.output);
+    for name in ["blocks.0.attn.qkv.weight", "pos_embed", "head.weight"] {
+        assert!(values(&again, name) == values(&out, name), "{name}");
+    }
 }

@@ -30,7 +30,8 @@ impl<'a> InProcess<'a> {
     }
 
     fn diagnosis(&self, samples: Option<usize>, context: &Context) -> Result<Measurer> {
-        let roles = Data::open(self.data, self.checkpoint)?.roles(self.checkpoint, context.seed)?;
+        let roles = Data::open(self.data, self.checkpoint)?
+            .roles_of_training(self.checkpoint, context.seed)?;
         Measurer::new(self.checkpoint, &roles, samples, context)
     }
 

@@ -172,8 +172,9 @@ impl BenchOptions {
             return Err(Error::NoEffect { option, applies_to });
         }
         if names.contains(&MethodName::Sgd) && self.of_methods.lora.lora.is_none() {
-            let text = "`methods`: sgd is the control of every method; set `lora` to compare adapters \
-                        with it, or omit sgd";
+            let text = "`methods`: sgd is the control that every method is compared with, and always runs: leave it \
+                        out; to compare low-rank adapters with it, set `lora`; to run sgd alone, use `planish \
+                        post-train` with `method` sgd";
             return Err(Error::Conflict(text.into()));
         }
         if self.plan.is_some() && !self.needs_plan() {

@@ -151,7 +151,7 @@ fn checked(
     context: &Context,
 ) -> Result<Roles> {
     options.check()?;
-    let roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
+    let roles = Data::open(data, checkpoint)?.roles_of_training(checkpoint, context.seed)?;
     roles.notes.iter().for_each(|note| context.note(note));
     require(Role::Train, roles.train.as_ref())?;
     require(Role::Test, roles.test.as_ref())?;

@@ -18,7 +18,7 @@ use crate::post_train::score::{Pair, before_after};
 use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::step_on_v;
+use crate::session::evaluate::{chosen_before, step_on_v};
 use crate::session::{Context, Counted, Data, data_info, objective, pixels};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -162,9 +162,10 @@ impl CalibrateSession {
         options.check()?;
         let destination = place.open(&checkpoint, "calibrate", context)?;
         let data = Data::open(data, &checkpoint)?;
-        let roles = data.roles(&checkpoint, context.seed)?;
+        let mut roles = data.roles(&checkpoint, context.seed)?;
+        let v = require(Role::Val, roles.val.as_ref())?;
+        roles.notes.extend(chosen_before(&checkpoint, v));
         roles.notes.iter().for_each(|note| context.note(note));
-        require(Role::Val, roles.val.as_ref())?;
         if options.conformal.is_some() {
             require(Role::Test, roles.test.as_ref())?;
         }

@@ -74,7 +74,7 @@ impl DiagnoseSession {
     ) -> Result<Self> {
         options.check()?;
         let data = Data::open(data, &checkpoint)?;
-        let roles = data.roles(&checkpoint, context.seed)?;
+        let roles = data.roles_of_training(&checkpoint, context.seed)?;
         roles.notes.iter().for_each(|note| context.note(note));
         let (layers, unmerged) = options.layers_of(&checkpoint)?;
         let remedies = options.remedies_of(&checkpoint, &roles, (&layers, unmerged.is_some()))?;

@@ -31,10 +31,13 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult], basis: Basis) -> Stri
         .reduce(|a, b| if b.1.mean > a.1.mean { b } else { a });
     let rest = match best {
         Some((layer, gain)) => {
-            format!("beyond that, moving {} removes {}.", layer.name, estimate(gain))
+            format!(
+                "after temperature scaling, the largest ΔL is that of {}: {}.",
+                layer.name,
+                estimate(gain)
+            )
         }
-        None => "beyond that, moving one layer gives no gain that is significant on these images."
-            .into(),
+        None => "after temperature scaling, no layer has a significant ΔL.".into(),
     };
     start + &rest
 }

@@ -39,6 +39,21 @@ pub struct Difference {
     pub verdict: Verdict,
 }
 
+impl Difference {
+    /// The gain for display: 0 if rounding of logits explains it.
+    pub fn shown_gain(&self) -> Estimate {
+        let gain = Estimate { mean: self.gain, stderr: self.gain_stderr };
+        gain.beyond_rounding(self.a.abs().max(self.b.abs()))
+    }
+
+    /// The interval for display: 0 if rounding of logits explains the gain.
+    pub fn shown_interval(&self) -> Option<[f64; 2]> {
+        let shown = self.shown_gain();
+        let none = shown.mean == 0.0 && shown.stderr == Some(0.0);
+        self.interval.map(|interval| if none { [0.0; 2] } else { interval })
+    }
+}
+
 /// All differences between two models on the same images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -79,7 +94,7 @@ const ALL: usize = MEANS.len() + ERRORS.len();
 /// between an almost perfectly calibrated model and another, the difference and its interval are
 /// understated. Temperatures are fixed. Each interval alone covers 95%; it is over images, not over
 /// training seeds. With fewer than [`FEW`] images only McNemar's exact test gives a verdict.
-/// Differences up to 10⁻⁶ count as none, since they may be rounding. Larger ones are called none only of the
+/// Differences up to [`ROUNDING`](super::ROUNDING) count as none. Larger ones are called none only of the
 /// losses, and only if they are within [`EQUIVALENT_NATS`] by a test.
 ///
 /// # Errors

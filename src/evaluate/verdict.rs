@@ -1,6 +1,6 @@
 //! Verdicts on a difference: established, absent up to a margin, or open.
 
-use super::{student_quantile, student_tail};
+use super::{ROUNDING, student_quantile, student_tail};
 use serde::{Deserialize, Serialize};
 
 /// Whether a difference is statistically established.
@@ -27,10 +27,6 @@ pub const FEW: usize = 30;
 /// Minimum number of training seeds for a verdict. The interval of two seeds has a Student's t of 12.7.
 pub const FEWEST_SEEDS: usize = 3;
 
-/// Differences up to this are rounding of logits in f32, however consistent they are: models that
-/// differ by a temperature alone have equal calibrated losses.
-const ROUNDING: f64 = 1e-6;
-
 /// The 95% interval of a mean with an error of `df` degrees of freedom, by Student's t.
 pub fn interval(mean: f64, stderr: f64, df: f64) -> [f64; 2] {
     let half = student_quantile(0.975, df) * stderr;
@@ -56,7 +52,7 @@ pub fn equivalence(mean: f64, stderr: f64, df: f64, margin: f64) -> f64 {
 /// The verdict of a 95% interval and of p of [`equivalence`], if that was tested.
 ///
 /// An interval without 0 establishes a difference, however small. Otherwise p < 0.05 establishes that there
-/// is none beyond the margin. Differences up to 10⁻⁶ may be rounding, and count as none.
+/// is none beyond the margin. Differences up to [`ROUNDING`] count as none, however consistent they are.
 pub fn verdict([low, high]: [f64; 2], equivalence_p: Option<f64>) -> Verdict {
     if low.abs().max(high.abs()) <= ROUNDING {
         Verdict::Equivalent

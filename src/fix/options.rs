@@ -1,6 +1,6 @@
 //! Options of a fix.
 
-use crate::options::{Error, check};
+use crate::options::{Error, Limit, check};
 use crate::remedies::Remedy;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -20,15 +20,19 @@ pub struct FixOptions {
     /// The step length is chosen on V. Each round trains every layer from the current weights.
     #[cfg_attr(feature = "cli", arg(long, value_name = "train,perturbed", value_delimiter = ','))]
     pub also: Vec<Remedy>,
-    /// Time for the search, as in 90s, 10m or 2h [default: until no move helps].
+    /// Time for the whole command, as in 90s, 10m or 2h [default: until no move helps].
     ///
     /// The search measures all moves, applies the best and repeats. If one round would exceed the
-    /// budget, it uses fewer images of V. A round starts only if it is expected to finish in time.
+    /// budget, it uses fewer images of V. A round starts only if it and the last measurements, of the
+    /// fix and of standard methods, are expected to finish in time.
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "TIME", value_parser = crate::options::text::seconds)
     )]
     pub budget: Option<f64>,
+    /// Memory limit.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub limit: Limit,
 }
 
 impl FixOptions {

@@ -1,27 +1,26 @@
 //! One fix, from its options to the written and measured checkpoint.
 
 use super::FixOptions;
+use super::forecast::{FixPlan, LEAST};
 use super::result::{Baseline, FixStep, Fixed, Stop};
 use crate::calibrate::{Scaling, calibrated, fit_scaling};
 use crate::checkpoint::{Checkpoint, Provenance};
 use crate::data::{DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
-use crate::evaluate::{Bound, FEW, fit};
-use crate::format::{duration, images};
-use crate::memory;
+use crate::evaluate::{Bound, Fit, fit};
 use crate::models::Weights;
 use crate::models::layers::everything;
-use crate::objective::{Error as ObjectiveError, Examples, Objective};
+use crate::objective::{Error as ObjectiveError, Objective};
 use crate::pixels::Pixels;
 use crate::post_train::result::Output;
-use crate::post_train::score::before_after;
+use crate::post_train::score::{Pair, before_after};
 use crate::post_train::{Compared, Destination, Place, Side, read_back};
 use crate::predictions::Predictions;
 use crate::remedies::{
-    Move, MoveForm, MoveFound, OnV, Remedy, RemedyFindings, RemedySession, Searched, remedies_work,
+    Move, MoveForm, MoveFound, OnV, Remedy, RemedyFindings, RemedySession, Searched,
 };
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::step_on_v;
+use crate::session::evaluate::{chosen_before, step_on_v};
 use crate::session::{Context, Counted, Data, data_info, objective, pixels, sample};
 use candle_core::DType;
 use serde_json::{Value, json};
@@ -40,21 +39,35 @@ pub struct FixSession {
     pub data: Data,
     /// Validation and test images.
     pub roles: Roles,
-    remedies: RemedySession,
+    pub(super) remedies: RemedySession,
     destination: Destination,
-    model: Objective,
+    pub(super) model: Objective,
     seed: u64,
 }
 
-/// The result of all rounds.
-struct FixSearch {
+/// The result of all rounds: moves, not yet applied to any file.
+pub struct FixSearch {
+    /// The checkpoint as given, on V.
+    pub start: OnV,
+    /// The moves, in order.
+    pub steps: Vec<FixStep>,
+    /// The rounds of measurements.
+    pub looks: Vec<RemedyFindings>,
+    /// Number of images of V in each round.
+    pub searched_on: usize,
+    /// Why it ended.
+    pub stop: Stop,
     weights: Weights,
-    steps: Vec<FixStep>,
-    looks: Vec<RemedyFindings>,
-    searched_on: usize,
-    stop: Stop,
-    /// Standard methods: name, share of the change that is kept, and weights.
-    standard: Vec<(String, f64, Weights)>,
+    /// Logits on V, before and after the moves.
+    on_v: Pair,
+    standard: Vec<Standard>,
+}
+
+/// A standard method at its best α on V.
+struct Standard {
+    name: String,
+    moved: Move,
+    alpha: f64,
 }
 
 impl FixSession {
@@ -71,14 +84,15 @@ impl FixSession {
         context: &Context,
     ) -> Result<Self> {
         options.check()?;
-        if let (Place::New(_), Some(pretrained)) = (place, &options.pretrained) {
-            place.spare_inputs(std::iter::once(&*crate::checkpoint::weights_file(pretrained)?))?;
-        }
-        let destination = place.open(&checkpoint, "fix", context)?;
+        let destination = destination(place, options, &checkpoint, context)?;
         let data = Data::open(data, &checkpoint)?;
-        let roles = data.roles(&checkpoint, context.seed)?;
+        let mut roles = match options.also.is_empty() {
+            true => data.roles(&checkpoint, context.seed)?,
+            false => data.roles_of_training(&checkpoint, context.seed)?,
+        };
+        let v = require(Role::Val, roles.val.as_ref())?;
+        roles.notes.extend(chosen_before(&checkpoint, v));
         roles.notes.iter().for_each(|note| context.note(note));
-        require(Role::Val, roles.val.as_ref())?;
         crate::calibrate::check_head(&checkpoint.network)?;
         let blocks = checkpoint.network.blocks();
         let remedies = options.remedies();
@@ -90,6 +104,17 @@ impl FixSession {
         Ok(Self { options, checkpoint, data, roles, remedies, destination, model, seed })
     }
 
+    /// The same session with another destination.
+    ///
+    /// # Errors
+    /// An output that cannot be written.
+    pub(super) fn writing_to(mut self, place: &Place, context: &Context) -> Result<Self> {
+        self.destination = destination(place, &self.options, &self.checkpoint, context)?;
+        let all = everything(&self.checkpoint.network);
+        self.destination.check_space(&self.checkpoint, &all)?;
+        Ok(self)
+    }
+
     /// Notes that were already given to the observer.
     pub fn told(&self) -> Vec<String> {
         self.roles.notes.iter().chain(&self.remedies.notes).cloned().collect()
@@ -98,31 +123,52 @@ impl FixSession {
     /// Looks for moves on V, applies those that help, writes the checkpoint and measures it.
     ///
     /// # Errors
+    /// Those of [`FixSession::search`] and [`FixSession::apply`].
+    pub fn run(&self, plan: &FixPlan, context: &Context) -> Result<Fixed> {
+        let search = self.search(plan, self.options.budget, context)?;
+        self.apply(search, context)
+    }
+
+    /// The model that [`FixSession::apply`] would write, on V: the temperature is folded into the head.
+    ///
+    /// # Errors
+    /// Those of [`FixSession::apply`], but nothing is written.
+    pub fn compared(&self, search: &FixSearch, context: &Context) -> Result<Compared> {
+        let (_, weights) = self.calibrated(search)?;
+        let stored = self.checkpoint.as_stored(&weights)?;
+        let after = self.predict(&stored, self.val()?, context)?;
+        let side = |logits| Side::new(logits, None, self.seed);
+        Compared::of(&side(&search.on_v[0])?, &side(&after)?)
+    }
+
+    /// The moved weights with the temperature folded into the head.
+    fn calibrated(&self, search: &FixSearch) -> Result<(Fit, Weights)> {
+        let at_best = &search.on_v[1];
+        refuse_guessing(at_best)?;
+        let map = fit_scaling(at_best, Scaling::Temperature)?;
+        let weights = calibrated(&self.checkpoint.network, &search.weights, &map)?;
+        Ok((map.temperature, weights))
+    }
+
+    /// Applies the moves and a temperature, writes the checkpoint and measures it.
+    ///
+    /// # Errors
     /// Unreadable images, logits that are not finite, a model that guesses, or a file that cannot be
     /// written.
-    pub fn run(&self, context: &Context) -> Result<Fixed> {
-        let val = require(Role::Val, self.roles.val.as_ref())?;
-        let clock = Instant::now();
-        let before = self.predict(&self.checkpoint.weights, val, context)?;
-        let pass = clock.elapsed().as_secs_f64();
-        refuse_guessing(&before)?;
-        let start = OnV::of(&before);
-        context.info(&format!(
-            "calibration: a temperature of {:.3} takes the NLL on V from {:.4} to {:.4}",
-            start.temperature, start.nll, start.calibrated_nll
-        ));
-        let search = self.search(val, pass, start, &clock, context)?;
-        let at_best = self.predict(&search.weights, val, context)?;
-        refuse_guessing(&at_best)?;
-        let map = fit_scaling(&at_best, Scaling::Temperature)?;
-        let weights = calibrated(&self.checkpoint.network, &search.weights, &map)?;
+    pub fn apply(&self, search: FixSearch, context: &Context) -> Result<Fixed> {
+        let val = self.val()?;
+        let (fitted, weights) = self.calibrated(&search)?;
         let stored = self.checkpoint.as_stored(&weights)?;
-        let provenance = self.provenance(&search, map.temperature.temperature, val);
+        let provenance = self.provenance(&search, fitted.temperature, val);
         let saved = self.destination.save(&self.checkpoint, &weights, &provenance)?;
         let fixed = match &saved {
-            Some(saved) => read_back(&self.checkpoint, saved)?,
+            Some(saved) => {
+                drop(stored);
+                read_back(&self.checkpoint, saved)?
+            }
             None => stored,
         };
+        let [before, _] = search.on_v;
         let on_v = [before, self.predict(&fixed, val, context)?];
         let info = data_info(self.data.of(val), val, &self.roles.val_origin);
         let validation = before_after(&on_v, None, info, self.seed)?;
@@ -140,7 +186,7 @@ impl FixSession {
             }
             _ => None,
         };
-        let baselines = self.baselines(&search, &on_v, on_test.as_ref(), context)?;
+        let baselines = self.baselines(&search.standard, &on_v, on_test.as_ref(), context)?;
         let damaged = self.data.damaged();
         let mut notes = self.told();
         // A layer that was moved all the way has nothing left to move in later rounds.
@@ -164,7 +210,7 @@ impl FixSession {
                     .into(),
             );
         }
-        if let Some(bound) = map.temperature.bound {
+        if let Some(bound) = fitted.bound {
             notes.push(format!("temperature: {}", bound.note()));
         }
         if let Some(saved) = &saved {
@@ -172,13 +218,13 @@ impl FixSession {
             notes.extend(self.checkpoint.unstored_options_note(&saved.path));
         }
         Ok(Fixed {
-            start,
+            start: search.start,
             steps: search.steps,
             looks: search.looks,
             searched_on: search.searched_on,
             stop: search.stop,
-            temperature: map.temperature.temperature,
-            temperature_bound: map.temperature.bound,
+            temperature: fitted.temperature,
+            temperature_bound: fitted.bound,
             output: saved.map(Output::from),
             validation,
             test,
@@ -188,162 +234,119 @@ impl FixSession {
         })
     }
 
-    /// Measures all moves, applies the best eligible one, and repeats.
-    fn search(
+    /// Measures all moves, applies the best eligible one, and repeats, in at most `budget` seconds with
+    /// what follows.
+    ///
+    /// # Errors
+    /// Unreadable images, logits that are not finite, or a model that guesses.
+    pub fn search(
         &self,
-        val: &Split,
-        pass: f64,
-        start: OnV,
-        clock: &Instant,
+        plan: &FixPlan,
+        budget: Option<f64>,
         context: &Context,
     ) -> Result<FixSearch> {
-        let network = &self.checkpoint.network;
-        let whole = crate::models::cost::forward(network, 0..network.stages());
-        // The pass over V that was just made gives the speed of all others.
-        let of = |operations: f64| pass / val.len() as f64 * operations / whole;
-        let each = of(remedies_work(network, &self.remedies).forward);
-        let trained = self.remedies.training.as_ref().map_or(0, Examples::len) as f64;
-        let training = trained * of(self.remedies.training_work(network)?.gradient);
-        let spent = training + clock.elapsed().as_secs_f64();
-        let searched_on = self.affordable(each, spent, val.len(), context)?;
+        let val = self.val()?;
+        let clock = Instant::now();
+        let before = self.predict(&self.checkpoint.weights, val, context)?;
+        let pass = clock.elapsed().as_secs_f64();
+        refuse_guessing(&before)?;
+        let start = OnV::of(&before);
+        context.info(&format!(
+            "calibration: a temperature of {:.3}, fitted on V, takes the NLL on V from {:.4} to {:.4}",
+            start.temperature, start.nll, start.calibrated_nll
+        ));
+        let searched_on = match budget {
+            None => plan.images,
+            // The forecast promised that one round fits.
+            Some(budget) => {
+                let least = LEAST.min(plan.images);
+                self.affordable(plan, budget, Some(pass))?.unwrap_or(least)
+            }
+        };
         let v = sample(val, Some(searched_on), context.seed)?;
         let images_of_v = pixels(&self.checkpoint, &v)?;
-        context.info(&format!(
-            "a round, which measures all moves on {}, takes at most about {}",
-            images(searched_on),
-            duration(training + each * searched_on as f64)
-        ));
         let mut out = FixSearch {
-            weights: self.checkpoint.weights.clone(),
+            start,
             steps: Vec::new(),
             looks: Vec::new(),
             searched_on,
             stop: Stop::Steps,
+            weights: self.checkpoint.weights.clone(),
+            on_v: [before.clone(), before],
             standard: Vec::new(),
         };
-        let (mut looked, mut current) = (0, start);
+        let (mut looked, mut current, mut round) = (0, start, 0.0);
         while out.steps.len() < MOST_STEPS {
-            let spent = clock.elapsed().as_secs_f64();
-            let seconds = training + each * searched_on as f64;
-            let late = self.options.budget.is_some_and(|budget| spent + seconds > budget);
+            // A round takes as long as the one before.
+            let late = budget.is_some_and(|budget| plan.elapsed() + round + plan.last() > budget);
             if late && looked > 0 {
                 out.stop = Stop::Budget;
                 break;
             }
+            let clock = Instant::now();
             let model = self.model.at(out.weights.clone());
-            let Searched { found, moves } =
+            let Searched { found, mut moves } =
                 self.remedies.search(&model, &images_of_v, looked, context)?;
-            if looked == 0 {
-                out.standard = self.standard(&model, &found, &moves, &images_of_v)?;
-            }
             looked += moves.len();
             let best = found.best().and_then(|best| found.moves.iter().position(|m| m == best));
-            match best {
-                None => {
-                    out.looks.push(found);
-                    out.stop = Stop::NothingEligible;
-                    break;
-                }
-                Some(i) => {
-                    let alpha = refine(&model, &moves[i], &found.moves[i], &images_of_v)?;
-                    out.weights = moves[i].at(&model, alpha)?;
-                    let after = OnV::of(&self.predict(&out.weights, val, context)?);
-                    let one = found.moves[i].clone();
-                    context.info(&format!(
-                        "{} by α = {alpha}: NLL on V after temperature scaling from {:.4} to {:.4}, top-1 \
-                         from {:.1}% to {:.1}%",
-                        one.label(),
-                        current.calibrated_nll,
-                        after.calibrated_nll,
-                        100.0 * current.top1,
-                        100.0 * after.top1
-                    ));
-                    current = after;
-                    out.steps.push(FixStep { found: one, alpha, looks: looked, after });
-                    out.looks.push(found);
-                }
+            if let Some(i) = best {
+                let one = found.moves[i].clone();
+                let alpha = refine(&model, &moves[i], &one, &images_of_v)?;
+                out.weights = moves[i].at(&model, alpha)?;
+                out.on_v[1] = self.predict(&out.weights, val, context)?;
+                let after = OnV::of(&out.on_v[1]);
+                context.info(&format!(
+                    "{} by α = {alpha}: NLL on V at the temperature fitted on it from {:.4} to {:.4}, top-1 \
+                     from {:.1}% to {:.1}%",
+                    one.label(),
+                    current.calibrated_nll,
+                    after.calibrated_nll,
+                    100.0 * current.top1,
+                    100.0 * after.top1
+                ));
+                current = after;
+                out.steps.push(FixStep { found: one, alpha, looks: looked, after });
+            }
+            if out.looks.is_empty() {
+                out.standard = standard(&model, &found, &mut moves, &images_of_v)?;
+            }
+            out.looks.push(found);
+            round = clock.elapsed().as_secs_f64();
+            if best.is_none() {
+                out.stop = Stop::NothingEligible;
+                break;
             }
         }
         Ok(out)
     }
 
-    /// Number of images of V for a round that fits into the budget and into half of the free memory.
-    fn affordable(&self, each: f64, spent: f64, all: usize, context: &Context) -> Result<usize> {
-        let least = LEAST.min(all);
-        let held = |n: usize| self.remedies.held_mib(&self.checkpoint.network, n);
-        let free = memory::available_mib().unwrap_or(f64::INFINITY);
-        let room = 0.5 * free - held(0);
-        let fits = (room / (held(1) - held(0))).max(0.0) as usize;
-        if fits < least {
-            return Err(Error::Memory(format!(
-                "measuring all moves on {} needs about {:.0} MiB, and {free:.0} MiB are free: free some \
-                 memory",
-                images(least),
-                2.0 * held(least)
-            )));
-        }
-        if fits < all {
-            context.note(&format!(
-                "moves are measured on {} of V, which need half of the free memory ({free:.0} MiB)",
-                images(fits)
-            ));
-        }
-        let most = fits.min(all);
-        let Some(budget) = self.options.budget else { return Ok(most) };
-        let n = (((budget - spent) / each).max(0.0) as usize).min(most);
-        match n < least {
-            false => Ok(n),
-            true => Err(Error::Missing(format!(
-                "`budget`: measuring all moves on {} takes about {}; allow that much time",
-                images(least),
-                duration(spent + each * least as f64)
-            ))),
-        }
-    }
-
-    /// WiSE-FT and LiNeS, each at its best α.
-    fn standard(
-        &self,
-        model: &Objective,
-        found: &RemedyFindings,
-        moves: &[Move],
-        v: &Pixels,
-    ) -> Result<Vec<(String, f64, Weights)>> {
-        let mut out = Vec::new();
-        for (one, of) in found.moves.iter().zip(moves) {
-            let name = match one.form {
-                MoveForm::All => "WiSE-FT",
-                MoveForm::Lines => "LiNeS",
-                _ => continue,
-            };
-            let alpha = refine(model, of, one, v)?;
-            out.push((name.into(), 1.0 - alpha, of.at(model, alpha)?));
-        }
-        Ok(out)
+    pub(super) fn val(&self) -> Result<&Split> {
+        Ok(require(Role::Val, self.roles.val.as_ref())?)
     }
 
     /// The temperature alone, and the standard methods, beside the fix.
     fn baselines(
         &self,
-        search: &FixSearch,
-        on_v: &[Predictions; 2],
-        on_test: Option<&[Predictions; 2]>,
+        standard: &[Standard],
+        on_v: &Pair,
+        on_test: Option<&Pair>,
         context: &Context,
     ) -> Result<Vec<Baseline>> {
-        let val = require(Role::Val, self.roles.val.as_ref())?;
-        let mut models = vec![("temperature".to_owned(), None, None)];
-        for (name, alpha, weights) in &search.standard {
-            models.push((name.clone(), Some(*alpha), Some(weights)));
-        }
+        let val = self.val()?;
         let mut out = Vec::new();
-        for (name, alpha, weights) in models {
-            let own_v = match weights {
+        for one in std::iter::once(None).chain(standard.iter().map(Some)) {
+            let weights = match one {
+                None => None,
+                // The moves of the first round start from the checkpoint.
+                Some(one) => Some(one.moved.at(&self.model, one.alpha)?),
+            };
+            let own_v = match &weights {
                 None => on_v[0].clone(),
                 Some(weights) => self.predict(weights, val, context)?,
             };
             let (mut test, mut behind) = (None, None);
             if let (Some(split), Some(fixed)) = (&self.roles.test, on_test) {
-                let own = match weights {
+                let own = match &weights {
                     None => fixed[0].clone(),
                     Some(weights) => self.predict(weights, split, context)?,
                 };
@@ -352,6 +355,9 @@ impl FixSession {
                 behind = Some(Compared::of(&side, &fix)?.calibrated_nll_gain);
                 test = Some(side.summary);
             }
+            let name = one.map_or("temperature", |one| &one.name).to_owned();
+            // The share of the fine-tuned change that is kept.
+            let alpha = one.map(|one| 1.0 - one.alpha);
             out.push(Baseline { name, alpha, validation: OnV::of(&own_v), test, behind });
         }
         Ok(out)
@@ -404,8 +410,38 @@ impl FixSession {
     }
 }
 
-/// Minimum number of images for a round.
-const LEAST: usize = 4 * FEW;
+/// The destination, which must not be the weights before fine-tuning.
+fn destination(
+    place: &Place,
+    options: &FixOptions,
+    checkpoint: &Checkpoint,
+    context: &Context,
+) -> Result<Destination> {
+    if let (Place::New(_), Some(pretrained)) = (place, &options.pretrained) {
+        place.spare_inputs(std::iter::once(&*crate::checkpoint::weights_file(pretrained)?))?;
+    }
+    place.open(checkpoint, "fix", context)
+}
+
+/// WiSE-FT and LiNeS, each at its best α. Takes their moves.
+fn standard(
+    model: &Objective,
+    found: &RemedyFindings,
+    moves: &mut Vec<Move>,
+    v: &Pixels,
+) -> Result<Vec<Standard>> {
+    let mut out = Vec::new();
+    for (one, moved) in found.moves.iter().zip(moves.drain(..)) {
+        let name = match one.form {
+            MoveForm::All => "WiSE-FT",
+            MoveForm::Lines => "LiNeS",
+            _ => continue,
+        };
+        let alpha = refine(model, &moved, one, v)?;
+        out.push(Standard { name: name.into(), moved, alpha });
+    }
+    Ok(out)
+}
 
 /// The α with the lowest calibrated NLL: goes from the α found to its neighbours in the grid while that
 /// lowers the loss.

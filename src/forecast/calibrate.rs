@@ -5,6 +5,7 @@ use crate::memory;
 use crate::models::layers::join;
 use crate::models::{Layer, cost};
 use crate::objective::{Activations, Examples, LayerVectors, Matrix, Objective, Result};
+use crate::predictions::Predictions;
 use candle_core::Tensor;
 use std::time::Instant;
 
@@ -50,12 +51,8 @@ pub fn calibrate(
     layers: &[Layer],
 ) -> Result<Calibration> {
     let network = &model.network;
-    let n = model.even_examples().min(most).clamp(1, images.len().max(1));
-    let examples = Activations {
-        stage: images.stage(),
-        values: images.inputs(0..n)?,
-        labels: images.labels()[..n].into(),
-    };
+    let examples = few(model, images, most)?;
+    let n = examples.labels.len();
     // As in diagnosis: one sweep for all gradients, one for the products of all layers.
     let all = join(layers);
     let block = |layer: &Layer| -> Result<Vec<Tensor>> {
@@ -70,21 +67,7 @@ pub fn calibrate(
         .collect();
     let products = cost::sweep(network, &layers.iter().collect::<Vec<_>>());
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
-        // A GPU runs asynchronously.
-        let pass = || pass().and_then(|()| model.synchronize());
-        // The first pass allocates memory that later ones reuse.
-        let clock = Instant::now();
-        pass()?;
-        let mut least = clock.elapsed().as_secs_f64();
-        let (clock, mut passes) = (Instant::now(), 0);
-        while least < ENOUGH && clock.elapsed().as_secs_f64() < ENOUGH {
-            pass()?;
-            passes += 1;
-        }
-        if passes > 0 {
-            least = clock.elapsed().as_secs_f64() / f64::from(passes);
-        }
-        Ok(n as f64 * work / least)
+        Ok(n as f64 * work / timed(model, pass)?)
     };
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
     let peak_mib = memory::peak_mib().unwrap_or(0) as f64;
@@ -103,6 +86,70 @@ pub fn calibrate(
     let wave_mib =
         peak.map_or_else(|| 2.0 * tape_mib(model), |peak| (peak - resident_mib).max(0.0));
     Ok(Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib })
+}
+
+/// The same for commands without products: measures forward passes, and gradients of `trained` if that
+/// is given. The other rates are infinite. Also returns the logits of the images that were passed.
+///
+/// # Errors
+/// Errors of evaluating the model.
+pub fn calibrate_passes(
+    model: &Objective,
+    images: &dyn Examples,
+    most: usize,
+    trained: Option<&Layer>,
+) -> Result<(Calibration, Predictions)> {
+    let network = &model.network;
+    let resident_mib = memory::resident_mib().unwrap_or(0.0);
+    let peak_mib = memory::peak_mib().unwrap_or(0) as f64;
+    let (found, peak) = memory::peak_during(|| -> Result<_> {
+        let examples = few(model, images, most)?;
+        let n = examples.labels.len() as f64;
+        let whole = cost::forward(network, 0..network.stages());
+        let logits = model.predict(&examples)?;
+        let forward = n * whole / timed(model, &|| model.predict(&examples).map(|_| ()))?;
+        let gradient = match trained {
+            None => f64::INFINITY,
+            Some(layer) => {
+                let pass = || model.gradient(&examples, layer).map(|_| ());
+                n * cost::gradient(network, layer) / timed(model, &pass)?
+            }
+        };
+        Ok((forward, gradient, logits))
+    });
+    let (forward, gradient, logits) = found?;
+    let wave_mib = peak.map_or_else(|| tape_mib(model), |peak| (peak - resident_mib).max(0.0));
+    let hvp = f64::INFINITY;
+    Ok((Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib }, logits))
+}
+
+/// The first images, at most `most`: whole micro-batches for every thread.
+fn few(model: &Objective, images: &dyn Examples, most: usize) -> Result<Activations> {
+    let n = model.even_examples().min(most).clamp(1, images.len().max(1));
+    Ok(Activations {
+        stage: images.stage(),
+        values: images.inputs(0..n)?,
+        labels: images.labels()[..n].into(),
+    })
+}
+
+/// Seconds of a pass.
+fn timed(model: &Objective, pass: &dyn Fn() -> Result<()>) -> Result<f64> {
+    // A GPU runs asynchronously.
+    let pass = || pass().and_then(|()| model.synchronize());
+    // The first pass allocates memory that later ones reuse.
+    let clock = Instant::now();
+    pass()?;
+    let mut least = clock.elapsed().as_secs_f64();
+    let (clock, mut passes) = (Instant::now(), 0);
+    while least < ENOUGH && clock.elapsed().as_secs_f64() < ENOUGH {
+        pass()?;
+        passes += 1;
+    }
+    if passes > 0 {
+        least = clock.elapsed().as_secs_f64() / f64::from(passes);
+    }
+    Ok(least)
 }
 
 /// Reduces memory until the tape of gradients is within a limit, so that the measurement itself

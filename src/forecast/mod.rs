@@ -5,7 +5,7 @@ mod calibrate;
 mod expected;
 mod operations;
 
-pub use calibrate::{Calibration, calibrate, lower, start_within};
+pub use calibrate::{Calibration, calibrate, calibrate_passes, lower, start_within};
 pub use expected::{Expected, Part};
 pub use operations::{Operations, Perturbing, diagnose_work, step_work};
 

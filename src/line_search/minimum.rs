@@ -42,7 +42,7 @@ type Point = (f64, f64);
 ///
 /// If φ′(0) is known, a polynomial through it, φ″(0) if known, and the latest points gives the next α.
 /// A point within 1% of the polynomial's minimum is accepted as α*; without φ″(0), only if another point is
-/// near it.
+/// near it. If the polynomial returns to a point that was evaluated before, it has failed.
 ///
 /// Otherwise, or if the polynomial fails, α is halved or doubled until low < mid < high with φ(mid)
 /// below both ends. Parabolic steps then shrink this bracket until α moves by less than 1%,
@@ -81,7 +81,9 @@ pub fn first_minimum<E>(
             let up = best.0 * (1.0 + NEAR);
             next = if up <= line.cap { up } else { best.0 * (1.0 - NEAR) };
         }
-        if next > line.cap {
+        // Near a known point, the next polynomial would be almost the same, and so on without end.
+        let known = points.iter().any(|p| (next - p.0).abs() <= TOLERANCE * p.0);
+        if known || next > line.cap {
             break;
         }
         alpha = next;
@@ -288,6 +290,44 @@ mod tests {
             let found = with(&|a| (2.0 * a).exp() - 4.0 * a, -2.0, start);
             assert!((found.alpha / (2f64.ln() / 2.0) - 1.0).abs() < 0.01, "{start} {found:?}");
             assert!(found.evaluations <= if start < 0.5 { 3 } else { 5 }, "{start} {found:?}");
+        }
+    }
+
+    #[test]
+    fn no_point_is_evaluated_twice() {
+        // Σ log(1 + exp(x + y α)) is convex. Its polynomials circle around the minimum without end.
+        for (terms, bent) in [
+            (&[(6.0, -2.0), (-6.0, -8.0), (-6.0, 2.0)][..], true),
+            (&[(6.0, -4.0), (-5.0, 1.0), (5.0, -3.0)], true),
+            (&[(6.0, -7.0), (-6.0, 9.0), (2.0, 7.0)], false),
+        ] {
+            let phi = |a: f64| terms.iter().map(|(x, y)| (x + y * a).exp().ln_1p()).sum::<f64>();
+            let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+            let slope = |a: f64| terms.iter().map(|(x, y)| y * sigmoid(x + y * a)).sum::<f64>();
+            let bend: f64 =
+                terms.iter().map(|(x, y)| y * y * sigmoid(*x) * (1.0 - sigmoid(*x))).sum();
+            let (mut low, mut high) = (0.0, 100.0);
+            for _ in 0..60 {
+                let mid = 0.5 * (low + high);
+                if slope(mid) < 0.0 { low = mid } else { high = mid }
+            }
+            let line = Line {
+                at_zero: phi(0.0),
+                derivatives: Some((slope(0.0), bent.then_some(bend))),
+                start: 0.6 * -slope(0.0) / bend,
+                cap: 100.0,
+                budget: 60,
+            };
+            let mut seen: Vec<f64> = Vec::new();
+            let found = first_minimum(line, |a| {
+                seen.push(a);
+                Ok::<_, ()>(phi(a))
+            })
+            .unwrap();
+            assert!((found.alpha / low - 1.0).abs() < 0.01, "{low} {found:?}");
+            assert!(seen.len() == found.evaluations && seen.len() <= 12, "{seen:?}");
+            seen.sort_by(f64::total_cmp);
+            assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
         }
     }
 

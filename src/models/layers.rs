@@ -147,11 +147,14 @@ pub fn features(network: &Network) -> Layer {
     Layer { name: "features".into(), ..join(&parts) }
 }
 
+/// Another name of the glob `*`.
+const ALL: &str = "all";
+
 /// The layers in a comma-separated list of exact names (of any granularity) and globs.
 ///
 /// A glob (`*` any characters, `?` one) is matched at the coarsest granularity at which it matches
-/// something. It stands for one joint layer: the union of the tensors, including cross-terms. A
-/// layer named twice counts once.
+/// something. It stands for one joint layer: the union of the tensors, including cross-terms. `all` is
+/// the glob `*` by another name. A layer named twice counts once.
 ///
 /// # Errors
 /// [`Error::NoLayer`] for the first part that matches nothing, [`Error::NoMatch`] if it is a glob.
@@ -164,6 +167,10 @@ pub fn select(network: &Network, pattern: &str) -> Result<Vec<Layer>, Error> {
             .iter()
             .chain(&adapters)
             .find_map(|level| matching(level, part))
+            .or_else(|| {
+                let all = if part == ALL { matching(&levels[0], "*") } else { None };
+                all.map(|all| Layer { name: ALL.into(), ..all })
+            })
             .ok_or_else(|| no_layer(&levels, &adapters, part))?;
         if !out.iter().any(|known| known.name == layer.name) {
             out.push(layer);
@@ -301,6 +308,8 @@ mod tests {
         assert_eq!((attention.first_stage, attention.last_stage), (1, 11));
         let biases = one("blocks.*.qkv.bias");
         assert_eq!(biases.tensors.len(), 6);
+        let [all, star] = ["all", "*"].map(|name| select(&network, name).unwrap().remove(0));
+        assert_eq!((all.name.as_str(), all.tensors), ("all", star.tensors));
         let list = select(&network, "head, block.1,head").unwrap();
         assert_eq!(list.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["head", "block.1"]);
     }

@@ -143,6 +143,16 @@ pub struct BeforeAfter {
     pub flips: Option<Flips>,
 }
 
+impl BeforeAfter {
+    /// The gains in NLL and in calibrated NLL for display: 0 if rounding of logits explains them.
+    pub fn shown_gains(&self) -> [Estimate; 2] {
+        [
+            self.nll_gain.beyond_rounding(self.before.nll),
+            self.calibrated_nll_gain.beyond_rounding(self.before.calibrated_nll),
+        ]
+    }
+}
+
 /// Images that tuning fixed and broke: their numbers, and those with the most confident mistakes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flips {

@@ -2,13 +2,14 @@
 
 use super::resolve::resolve;
 use super::run::TrialSpec;
+use super::score::Compared;
 use super::trials::{Trial, Trials};
 use super::{PostTrainOptions, check_adapters};
 use crate::checkpoint::Checkpoint;
 use crate::data::{DataOptions, Role, ValOrigin, require};
 use crate::error::{Error, Result};
 use crate::evaluate::Estimate;
-use crate::format::{duration, estimate, optional};
+use crate::format::{ABSENT, duration, epochs, estimate, optional};
 use crate::lora::can_adapt;
 use crate::models::Network;
 use crate::options;
@@ -36,7 +37,8 @@ pub struct Tried {
     pub lr: f64,
     /// The weight decay.
     pub weight_decay: f64,
-    /// Maximum number of epochs. The weights of the epoch with the lowest loss on V were kept.
+    /// Maximum number of epochs. The weights of the epoch with the lowest loss on V were kept. 0 for moves,
+    /// which need no training.
     pub epochs: usize,
     /// Mean NLL on V.
     pub nll: Option<f64>,
@@ -50,10 +52,31 @@ pub struct Tried {
     pub seconds: f64,
 }
 
+/// The method of moves without training.
+const MOVES: &str = "fix";
+
 impl Tried {
+    /// Moves of a fix, `name`, with a temperature folded into the head, against the input.
+    pub fn of_moves(name: String, found: &Compared, seconds: f64) -> Self {
+        Self {
+            method: MOVES.into(),
+            perturb: None,
+            update: name,
+            lr: 0.0,
+            weight_decay: 0.0,
+            epochs: 0,
+            nll: Some(found.after.nll),
+            calibrated_nll: Some(found.after.calibrated_nll),
+            nll_gain: Some(found.nll_gain),
+            calibrated_nll_gain: Some(found.calibrated_nll_gain),
+            seconds,
+        }
+    }
+
     /// Its name in tables.
     pub fn name(&self) -> String {
         match &self.perturb {
+            None if self.epochs == 0 => format!("{}: {}", self.method, self.update),
             Some(p) => format!("{} {p} → {}", self.method, self.update),
             None => match self.lora.as_ref().and_then(LoraOptions::title) {
                 Some(title) => format!("{} {title} → {}", self.method, self.update),
@@ -108,18 +131,22 @@ impl RecipeSearch {
         let gain = |t: &Tried| t.calibrated_nll_gain.map_or(f64::NEG_INFINITY, |g| g.mean);
         let mut order: Vec<&Tried> = self.tried.iter().collect();
         order.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
-        let shown = |value: Option<Estimate>| value.map_or("–".into(), estimate);
+        let shown = |value: Option<Estimate>, loss: Option<f64>| {
+            let value = value.map(|value| value.beyond_rounding(loss.unwrap_or(0.0)));
+            value.map_or(ABSENT.into(), estimate)
+        };
         let row = |tried: &Tried| {
+            let trained = |text: String| if tried.epochs > 0 { text } else { ABSENT.into() };
             let control = self.tried.iter().find(|other| other.is_control_of(tried));
             [
                 tried.name(),
-                tried.lr.to_string(),
-                tried.weight_decay.to_string(),
-                tried.epochs.to_string(),
+                trained(tried.lr.to_string()),
+                trained(tried.weight_decay.to_string()),
+                trained(tried.epochs.to_string()),
                 optional(tried.nll),
-                shown(tried.nll_gain),
-                shown(tried.calibrated_nll_gain),
-                shown(control.and_then(|c| c.calibrated_nll_gain)),
+                shown(tried.nll_gain, tried.nll),
+                shown(tried.calibrated_nll_gain, tried.calibrated_nll),
+                shown(control.and_then(|c| c.calibrated_nll_gain), tried.calibrated_nll),
             ]
         };
         order.into_iter().take(n).map(row).collect()
@@ -133,12 +160,18 @@ impl RecipeSearch {
             true => "its gain on V after temperature scaling",
             false => "after temperature scaling, its gain on V is not significant",
         };
+        let settings = match taken.epochs {
+            0 => String::new(),
+            n => format!(
+                ", learning rate {}, weight decay {}, {}",
+                taken.lr,
+                taken.weight_decay,
+                epochs(n)
+            ),
+        };
         Some(format!(
-            "a search on V chose {}, learning rate {}, weight decay {}, {} epochs; {beyond}: {}",
+            "a search on V chose {}{settings}; {beyond}: {}",
             taken.name(),
-            taken.lr,
-            taken.weight_decay,
-            taken.epochs,
             estimate(gain)
         ))
     }
@@ -150,8 +183,8 @@ impl RecipeSearch {
             _ => String::new(),
         };
         format!(
-            "{} of {} recipes tried{shown}; gains are paired differences on V, before − after; the best of \
-             many is optimistic",
+            "{} of {} recipes tried{shown}; gains are paired differences on V, before − after, with \
+             temperatures cross-fitted on its halves; the best of many is optimistic",
             self.tried.len(),
             self.recipes
         )
@@ -161,13 +194,18 @@ impl RecipeSearch {
 /// The result of a search.
 pub struct SearchResult {
     /// The options of the best recipe, as if the user had set them; `None` if no recipe lowers the
-    /// loss.
+    /// loss, or if the moves are chosen.
     pub best: Option<PostTrainOptions>,
     /// All tried recipes, for the report.
     pub search: RecipeSearch,
 }
 
 impl SearchResult {
+    /// Whether the moves without training are chosen.
+    pub fn chose_moves(&self) -> bool {
+        self.best.is_none() && self.search.chosen.is_some()
+    }
+
     /// The options of the best recipe.
     ///
     /// # Errors
@@ -192,7 +230,8 @@ impl SearchResult {
 ///
 /// `base` holds the options that all recipes share, such as batch size, precision and cache. Its method
 /// options are used by the methods that read them. With adapters, SGD of a layer with linear layers is tried
-/// with and without them.
+/// with and without them. `moves` finds a candidate without training on the same V in the number of seconds
+/// that it is given, half of the time; see [`FixCandidate`](crate::fix::FixCandidate).
 ///
 /// # Errors
 /// Options that a search chooses itself; no training images or no V; those of training.
@@ -201,6 +240,7 @@ pub fn search(
     minutes: f64,
     checkpoint: &Checkpoint,
     data: &DataOptions,
+    moves: &mut dyn FnMut(f64) -> Result<Option<Tried>>,
     context: &Context,
 ) -> Result<SearchResult> {
     check_left_open(base)?;
@@ -209,7 +249,7 @@ pub fn search(
     base.cache.check()?;
     given.lora.check()?;
     given.check_read_by(&[&[MethodName::Sgd, MethodName::Pol][..], &ASCENTS].concat())?;
-    let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
+    let mut roles = Data::open(data, checkpoint)?.roles_of_training(checkpoint, context.seed)?;
     base.check_dump(&roles)?;
     // Test images must not influence the choice.
     roles.test = None;
@@ -227,7 +267,8 @@ pub fn search(
         duration(budget.as_secs_f64())
     ));
     let began = Instant::now();
-    let mut tried: Vec<Tried> = Vec::new();
+    let mut tried: Vec<Tried> = moves(0.5 * budget.as_secs_f64())?.into_iter().collect();
+    let without_training = tried.len();
     let mut places: Vec<usize> = Vec::new();
     {
         let task = context.task("search", runs.len() as u64, "recipes");
@@ -246,11 +287,12 @@ pub fn search(
     let search = RecipeSearch {
         minutes,
         seconds: began.elapsed().as_secs_f64(),
-        recipes: runs.len(),
+        recipes: without_training + runs.len(),
         chosen,
         tried,
     };
-    Ok(SearchResult { best: chosen.map(|best| candidates[places[best]].0.clone()), search })
+    let place = chosen.and_then(|chosen| places.get(chosen.checked_sub(without_training)?));
+    Ok(SearchResult { best: place.map(|&place| candidates[place].0.clone()), search })
 }
 
 impl Tried {
@@ -278,7 +320,10 @@ fn best(tried: &[Tried]) -> Option<usize> {
     let sound: Vec<(usize, Estimate, Estimate)> = tried
         .iter()
         .enumerate()
-        .filter_map(|(place, t)| Some((place, t.calibrated_nll_gain?, t.nll_gain?)))
+        .filter_map(|(place, t)| {
+            let calibrated = t.calibrated_nll_gain?.beyond_rounding(t.calibrated_nll?);
+            Some((place, calibrated, t.nll_gain?))
+        })
         .filter(|(_, calibrated, gain)| calibrated.mean > 0.0 && gain.mean >= 0.0)
         .collect();
     let (_, top, _) = sound.iter().max_by(|(_, a, _), (_, b, _)| a.mean.total_cmp(&b.mean))?;
@@ -517,6 +562,35 @@ mod tests {
         let error = check_left_open(&base).unwrap_err().to_string();
         assert!(error.starts_with("`search` chooses `lr` itself"), "{error}");
         assert!(check_left_open(&PostTrainOptions::default()).is_ok());
+    }
+
+    #[test]
+    fn moves_compete_with_recipes() {
+        let moves = Tried { method: MOVES.into(), epochs: 0, ..tried(0.3, 0.04, 0.004) };
+        let moves = Tried { update: "embed (toward) by 0.8".into(), ..moves };
+        let recipe = tried(0.2, 0.03, 0.004);
+        let search = RecipeSearch {
+            minutes: 1.0,
+            seconds: 1.0,
+            recipes: 2,
+            chosen: best(&[moves.clone(), recipe.clone()]),
+            tried: vec![moves.clone(), recipe],
+        };
+        assert_eq!(search.chosen, Some(0));
+        let row = &search.leading(1)[0];
+        assert_eq!(
+            (row[0].as_str(), row[1].as_str(), row[3].as_str()),
+            ("fix: embed (toward) by 0.8", "–", "–")
+        );
+        let taken = search.taken().unwrap();
+        assert!(
+            taken.starts_with("a search on V chose fix: embed (toward) by 0.8; its gain"),
+            "{taken}"
+        );
+        // A gain that rounding explains is none.
+        let rounding = Estimate { mean: 1e-9, stderr: Some(1e-9) };
+        let temperature = Tried { calibrated_nll_gain: Some(rounding), ..moves };
+        assert_eq!(best(&[temperature]), None);
     }
 
     #[test]

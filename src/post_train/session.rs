@@ -20,15 +20,15 @@ use crate::diagnose::Measurer;
 use crate::diagnose::findings::{Plan, perturbed_and_updated};
 use crate::error::{Error, Result};
 use crate::forecast::Part;
-use crate::format::duration;
-use crate::lora::Adapters;
+use crate::format::{duration, epochs, steps};
+use crate::lora::{Adapters, Base};
 use crate::memory;
 use crate::models::Weights;
 use crate::objective::{Examples, Objective};
 use crate::observe::Event as Progress;
 use crate::pixels::Pixels;
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::{V, VALIDATION};
+use crate::session::evaluate::{V, VALIDATION, chosen_before};
 use crate::session::{Context, Data, objective, pixels, sample};
 use crate::train::options::keep_or_default;
 use crate::train::recipe::{Recipe, ResolvedMethod};
@@ -149,7 +149,9 @@ impl PostTrainSession {
         place.check_adapters(&method.lora())?;
         let destination = place.open(&checkpoint, method.name().name(), context)?;
         let data = Data::open(data, &checkpoint)?;
-        let roles = data.roles(&checkpoint, context.seed)?;
+        let mut roles = data.roles_of_training(&checkpoint, context.seed)?;
+        let used = roles.val.as_ref().and_then(|v| chosen_before(&checkpoint, v));
+        roles.notes.extend(used);
         roles.notes.iter().for_each(|note| context.note(note));
         let train = require(Role::Train, roles.train.as_ref())?.clone();
         options.check_dump(&roles)?;
@@ -282,14 +284,14 @@ impl PostTrainSession {
         let preset = self.options.preset.preset;
         let preset = preset.map_or(String::new(), |preset| format!("; preset {}", preset.name()));
         Ok(format!(
-            "{}: perturb {}, update {} ({}{meaning}){}{preset}; {} epochs of {} steps",
+            "{}: perturb {}, update {} ({}{meaning}){}{preset}; {} of {}",
             method.name,
             method.perturb.as_deref().unwrap_or("nothing"),
             method.update,
             method.chosen_by,
             adapters.unwrap_or_default(),
-            self.settings.epochs,
-            self.train.len() / self.settings.batch_size.max(1),
+            epochs(self.settings.epochs),
+            steps(self.train.len() / self.settings.batch_size.max(1)),
         ))
     }
 

@@ -35,21 +35,37 @@ pub struct Pretrained {
 
 impl Pretrained {
     /// Reads the weights from which `tuned` was fine-tuned, with the options of `tuned`. An adapter does
-    /// not apply.
+    /// not apply. If nothing states the number of attention heads, it is that of `tuned`.
     ///
     /// # Errors
     /// Those of [`Checkpoint::open_backbone`]; [`Misfit`] with the first difference.
     pub fn open(path: &Path, tuned: &Checkpoint) -> Result<Self> {
         let (load, classes) = (tuned.loaded_with.without_adapter(), tuned.network.classes());
-        let open = |load: &Load| Checkpoint::open_backbone(path, load, classes);
-        let checkpoint = match open(&load) {
-            // An image size that was set for the fine-tuned model may not be that of w⁰.
-            Err(CheckpointError::Contradiction { .. }) if load.image_size.is_some() => {
-                open(&Load { image_size: None, ..load })?
+        let open = |load: &Load| {
+            let open = |load: &Load| Checkpoint::open_backbone(path, load, classes);
+            match open(load) {
+                // An image size that was set for the fine-tuned model may not be that of w⁰.
+                Err(CheckpointError::Contradiction { .. }) if load.image_size.is_some() => {
+                    open(&Load { image_size: None, ..load.clone() })
+                }
+                other => other,
             }
-            other => other?,
         };
-        Self::of(checkpoint, tuned)
+        match (open(&load), tuned.config.vit()) {
+            // Tensors do not show the number of heads. Fine-tuning keeps it.
+            (Err(CheckpointError::HeadsUnknown { .. }), Some(vit)) => {
+                let heads = Some(vit.heads);
+                let mut found = Self::of(open(&Load { heads, ..load })?, tuned)?;
+                found.notes.push(format!(
+                    "{}: it does not state its number of attention heads; assumed: {}, as in {}",
+                    path.display(),
+                    vit.heads,
+                    tuned.path.display()
+                ));
+                Ok(found)
+            }
+            (other, _) => Self::of(other?, tuned),
+        }
     }
 
     fn of(checkpoint: Checkpoint, tuned: &Checkpoint) -> Result<Self> {

@@ -2,14 +2,12 @@
 
 use super::findings::{MoveGains, MovePoint, OnV};
 use crate::data::folds::stratified_halves;
-use crate::evaluate::{Estimate, Fit, fit, hits, losses, mean_stderr};
+use crate::evaluate::{Estimate, Fit, fit, hits, losses, mean_stderr, rounding};
 use crate::objective::Result;
 use crate::predictions::Predictions;
 
 /// Ways to halve V.
 const HALVINGS: u64 = 5;
-/// Losses that differ by less may differ by rounding of logits alone.
-pub(super) const ROUNDING: f64 = 1e-6;
 
 /// Logits of V at one α.
 pub(super) type AtAlpha = (f64, Predictions);
@@ -113,7 +111,9 @@ impl Start {
                 // The other half chooses α and the temperature.
                 let chosen = along
                     .iter()
-                    .filter(|point| point[1 - h].1.nll < fits[1 - h].nll - ROUNDING)
+                    .filter(|point| {
+                        point[1 - h].1.nll < fits[1 - h].nll - rounding(fits[1 - h].nll)
+                    })
                     .min_by(|a, b| a[1 - h].1.nll.total_cmp(&b[1 - h].1.nll));
                 let Some(point) = chosen else { continue };
                 let found = Losses::at(&point[h].0, point[1 - h].1.temperature);
@@ -136,7 +136,7 @@ impl Start {
     /// is.
     fn best(&self, curve: &[MovePoint]) -> Option<usize> {
         let nll = |i: &usize| curve[*i].figures.calibrated_nll;
-        let least = self.figures.calibrated_nll - ROUNDING;
+        let least = self.figures.calibrated_nll - rounding(self.figures.calibrated_nll);
         let below = (0..curve.len()).filter(|i| nll(i) < least);
         below.min_by(|a, b| nll(a).total_cmp(&nll(b)))
     }
@@ -245,7 +245,7 @@ mod tests {
                         let mut best = (t.nll, &start, t.temperature);
                         for ((_, logits), (_, whole)) in along.iter().zip(&path) {
                             let other = fit(&logits.subset(&halves[1 - h]).unwrap());
-                            if other.nll < best.0.min(t.nll - ROUNDING) {
+                            if other.nll < best.0.min(t.nll - rounding(t.nll)) {
                                 best = (other.nll, whole, other.temperature);
                             }
                         }

@@ -103,6 +103,12 @@ pub struct RemedyFindings {
 }
 
 impl MoveFound {
+    /// The cross-fitted gain after temperature scaling, for display: 0 if rounding of logits explains it.
+    /// `loss` is the calibrated NLL on V.
+    pub fn shown_gain(&self, loss: f64) -> Estimate {
+        self.cross_fit.calibrated_nll.beyond_rounding(loss)
+    }
+
     /// The layers and the remedy: `embed (toward)`.
     pub fn label(&self) -> String {
         format!("{} ({})", self.name, self.remedy.name())
@@ -125,7 +131,8 @@ impl RemedyFindings {
 
     /// One sentence on the outcome.
     pub fn sentence(&self) -> String {
-        let estimate = |found: &MoveFound| crate::format::estimate(found.cross_fit.calibrated_nll);
+        let loss = self.start.calibrated_nll;
+        let estimate = |found: &MoveFound| crate::format::estimate(found.shown_gain(loss));
         match (self.best(), self.ranked().first()) {
             (Some(best), _) => format!(
                 "The best move is {} by α = {}: after temperature scaling it gains {} nats on held-out halves \

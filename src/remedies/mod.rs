@@ -31,7 +31,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{Role, Roles, require};
 use crate::error::Result;
 use crate::forecast::{Calibration, Need, Operations};
-use crate::models::{Layer, Network};
+use crate::models::{Layer, Network, Weights};
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::session::{Context, held_out, pixels, seen};
@@ -130,13 +130,31 @@ impl RemedySession {
         Ok(Operations { gradient, ..Operations::default() })
     }
 
-    /// Memory held besides the passes themselves, MiB: inputs of the model as it is and of the moved one,
-    /// and the next ones; moved weights.
+    /// Memory held besides the passes themselves, MiB: inputs of the model as it is, of the moved one, and
+    /// the next ones; moved weights, and the f64 numbers of the tensor that is moved; logits.
     pub fn held_mib(&self, network: &Network, images: usize) -> f64 {
         let stages = self.layers.iter().chain(&self.joint).map(|layer| layer.first_stage);
         let widest = stages.map(|stage| network.activation_len(stage)).max().unwrap_or(0);
-        let floats = 3 * images * widest + 2 * network.parameters();
-        floats as f64 * 4.0 / (1 << 20) as f64
+        let joint = match self.moved_together() {
+            0 => 0,
+            _ => self.joint.len(),
+        };
+        // The last is freed memory of another size, which the allocator keeps from the previous stage.
+        let copies = if joint > 1 { 4 } else { 3 };
+        let largest = network.params().iter().map(|p| p.shape.iter().product::<usize>()).max();
+        // A direction of an epoch has its own weights.
+        let weights = (1 + self.epochs.len()) * network.parameters();
+        let floats = copies * images * widest + weights;
+        // Of all prefixes at two α; of a move's three points, whole and in halves; of the start.
+        let logits = (2 * joint + 2 * 3 + 1) * images * network.classes();
+        // w, w⁰, their difference, and its multiple.
+        let doubles = logits + 4 * largest.unwrap_or(0);
+        (4 * floats + 8 * doubles) as f64 / (1 << 20) as f64
+    }
+
+    /// Number of directions that layers are moved together along.
+    fn moved_together(&self) -> usize {
+        self.directions.iter().filter(|d| d.remedy.moves_together()).count()
     }
 
     /// Measures all moves on V.
@@ -170,7 +188,8 @@ impl RemedySession {
                 directions.push(Arc::new(direction));
             }
         }
-        let progress = context.task("remedies", self.moves() as u64, "moves");
+        let total = self.count(&directions, &model.weights)?;
+        let progress = context.task("remedies", total as u64, "moves");
         let done = |name: &str| {
             progress.status(name);
             progress.advance(1);
@@ -190,10 +209,22 @@ impl RemedySession {
         Ok(out)
     }
 
+    /// Number of moves along these directions.
+    fn count(&self, directions: &[Arc<Direction>], weights: &Weights) -> Result<usize> {
+        let mut moves = 0;
+        for direction in directions {
+            moves += direction.parts(weights, &self.layers)?.len();
+            if direction.remedy.moves_together() {
+                let joint = direction.parts(weights, &self.joint)?.len();
+                moves += (2 * joint).saturating_sub(2);
+            }
+        }
+        Ok(moves)
+    }
+
     /// Number of moves, at most.
-    fn moves(&self) -> usize {
-        let together = self.directions.iter().filter(|d| d.remedy.moves_together()).count();
+    pub(crate) fn moves(&self) -> usize {
         (self.directions.len() + self.epochs.len()) * self.layers.len()
-            + together * (2 * self.joint.len()).saturating_sub(2)
+            + self.moved_together() * (2 * self.joint.len()).saturating_sub(2)
     }
 }

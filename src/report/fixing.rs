@@ -4,8 +4,10 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::{Bound, Estimate, Verdict};
 use crate::fix::{Baseline, FixSession, FixStep, Fixed, Stop};
+use crate::forecast::Expected;
 use crate::format::{estimate, images, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
+use crate::post_train::search::RecipeSearch;
 use crate::remedies::{MoveForm, OnV, Remedy, RemedyFindings};
 use crate::run::RunInfo;
 use crate::session::checkpoint_info;
@@ -14,13 +16,24 @@ use serde::{Deserialize, Serialize};
 /// Schema of [`Fixing`].
 pub const FIXING: &str = "planish/fixing/1";
 
+/// Time, memory and machine of a fix.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TimedFix {
+    /// Command, seed, seconds, memory, host, date.
+    #[serde(flatten)]
+    pub run: RunInfo,
+    /// Forecast made before the start, with one round of moves; absent in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Expected>,
+}
+
 /// A fixed checkpoint. Losses are in nats per image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fixing {
     /// [`FIXING`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: RunInfo,
+    pub run: TimedFix,
     /// The checkpoint as given.
     pub checkpoint: CheckpointInfo,
     /// The weights before fine-tuning, if they were given.
@@ -39,6 +52,9 @@ pub struct Fixing {
     /// Why it is not a minimum of the loss. Absent if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_bound: Option<Bound>,
+    /// The search of `post-train` that chose these moves over recipes of training, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<RecipeSearch>,
     /// Images of V that moves were measured on.
     pub searched_on: usize,
     /// The rounds of measurements: one before each step, and the one that ended the search.
@@ -62,11 +78,11 @@ pub const BASELINE_HEADERS: [&str; 6] =
 
 impl Fixing {
     /// The report of a fix.
-    pub fn new(run: RunInfo, session: &FixSession, found: Fixed) -> Self {
+    pub fn new(run: RunInfo, session: &FixSession, found: Fixed, forecast: Expected) -> Self {
         let pretrained = session.options.pretrained.as_ref();
         Self {
             schema: FIXING.into(),
-            run,
+            run: TimedFix { run, forecast: Some(forecast) },
             checkpoint: checkpoint_info(&session.checkpoint),
             pretrained: pretrained.map(|path| path.display().to_string()),
             output: found.output,
@@ -75,6 +91,7 @@ impl Fixing {
             stop: found.stop,
             temperature: found.temperature,
             temperature_bound: found.temperature_bound,
+            search: None,
             searched_on: found.searched_on,
             looks: found.looks,
             validation: found.validation,
@@ -119,8 +136,8 @@ impl Fixing {
     fn gained(&self) -> String {
         let (role, part) = self.judged();
         let optimistic = if role == "V" { ", which chose the result" } else { "" };
-        let calibrated = part.calibrated_nll_gain;
-        let after = match is_rounding(calibrated) {
+        let [nll_gain, calibrated] = part.shown_gains();
+        let after = match calibrated.mean == 0.0 {
             true => "does not change".into(),
             false => format!(
                 "changes by {}",
@@ -133,7 +150,7 @@ impl Fixing {
             images(part.data.images),
             number(part.before.nll),
             number(part.after.nll),
-            estimate(part.nll_gain),
+            estimate(nll_gain),
             percent(part.before.top1),
             percent(part.after.top1),
         )
@@ -146,12 +163,14 @@ impl Fixing {
             return Some(text + ".");
         }
         let best = look.ranked().into_iter().find(|found| !found.eligible);
-        if let Some(found) = best.filter(|found| found.cross_fit.calibrated_nll.mean > 0.0) {
+        if let Some(found) =
+            best.filter(|found| found.shown_gain(look.start.calibrated_nll).mean > 0.0)
+        {
             text += &format!(
                 "; the best one not applied is {}: its gain of {} nats after temperature scaling is not \
                  eligible",
                 found.label(),
-                estimate(found.cross_fit.calibrated_nll)
+                estimate(found.shown_gain(look.start.calibrated_nll))
             );
         } else {
             text += "; none of those not applied has a gain";
@@ -217,9 +236,8 @@ impl Fixing {
             .baselines
             .iter()
             .filter_map(|b| {
-                let behind = b.behind.map_or(String::new(), |b| match is_rounding(b) {
-                    true => number(0.0),
-                    false => estimate(b),
+                let behind = b.behind.map_or(String::new(), |behind| {
+                    estimate(behind.beyond_rounding(test.after.calibrated_nll))
                 });
                 Some(row(&b.name, b.alpha, b.test.as_ref()?, b.validation.temperature, behind))
             })
@@ -243,7 +261,7 @@ impl Fixing {
             [
                 step.found.label(),
                 number(step.alpha),
-                estimate(step.found.cross_fit.calibrated_nll),
+                estimate(step.found.shown_gain(step.after.calibrated_nll)),
                 number(step.after.calibrated_nll),
                 percent(step.after.top1),
                 number(step.after.temperature),
@@ -255,7 +273,7 @@ impl Fixing {
 
 /// Headers of [`Fixing::step_rows`].
 pub const STEP_HEADERS: [&str; 6] =
-    ["step", "α", "gain, cross-fitted", "NLL on V after T", "top-1 on V", "T"];
+    ["step", "α", "gain, cross-fitted", "NLL on V at T", "top-1 on V", "T of V"];
 
 fn step(step: &FixStep) -> String {
     let (name, percent) = (&step.found.name, format!("{:.0}", 100.0 * step.alpha));
@@ -273,11 +291,6 @@ fn step(step: &FixStep) -> String {
             format!("{name} moved by {times} times the change of one epoch of training ({remedy})")
         }
     }
-}
-
-/// Whether a difference of losses may be rounding of logits alone.
-fn is_rounding(difference: Estimate) -> bool {
-    difference.mean.abs() < 1e-6
 }
 
 fn capital(text: &str) -> String {

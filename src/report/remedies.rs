@@ -1,7 +1,7 @@
 //! Tables of moves along remedies, for the terminal and the page.
 
 use crate::evaluate::Estimate;
-use crate::format::ABSENT;
+use crate::format::{ABSENT, unsigned_zero};
 use crate::remedies::{MoveForm, MoveFound, Remedy, RemedyFindings};
 
 /// Headers of [`move_rows`].
@@ -28,7 +28,7 @@ pub fn move_rows(found: &RemedyFindings) -> Vec<(bool, [String; 7])> {
                 one.alpha.to_string(),
                 fixed(gains.nll, 1.0, 4),
                 fixed(gains.calibrated_nll, 1.0, 4),
-                format!("{:.4}", one.in_sample.calibrated_nll.mean),
+                unsigned_zero(one.in_sample.calibrated_nll.mean, 4),
                 fixed(gains.top1, 100.0, 1),
                 one.p_holm.map_or(ABSENT.into(), small),
             ];
@@ -39,9 +39,9 @@ pub fn move_rows(found: &RemedyFindings) -> Vec<(bool, [String; 7])> {
 
 /// `0.0123 ± 0.0045`, with so many decimals, so that the table keeps its width.
 fn fixed(figure: Estimate, times: f64, places: usize) -> String {
-    let mean = times * figure.mean;
+    let mean = unsigned_zero(times * figure.mean, places);
     let stderr = figure.stderr.map_or(String::new(), |e| format!(" ± {:.places$}", times * e));
-    format!("{mean:.places$}{stderr}")
+    format!("{mean}{stderr}")
 }
 
 /// A p value to three decimals, or as `1.2e-5`.
@@ -71,7 +71,11 @@ pub struct HeatCell {
 impl HeatCell {
     /// The gain, with a star if it is eligible.
     pub fn text(&self) -> String {
-        format!("{:+.4}{}", self.gain, if self.eligible { "*" } else { "" })
+        let gain = match self.gain.abs() < 5e-5 {
+            true => unsigned_zero(0.0, 4),
+            false => format!("{:+.4}", self.gain),
+        };
+        format!("{gain}{}", if self.eligible { "*" } else { "" })
     }
 }
 

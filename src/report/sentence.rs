@@ -39,8 +39,8 @@ pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
 /// `NLL (0.016 to 0.080)`, the 95% interval. The margin of an equivalence, or the smallest gain that these
 /// images could have shown, follows.
 fn told(d: &Difference, comparison: &Comparison) -> String {
-    let Some([low, high]) = d.interval else { return name(&d.figure).into() };
-    let show = |x: f64| rounded(x, d.gain_stderr);
+    let Some([low, high]) = d.shown_interval() else { return name(&d.figure).into() };
+    let show = |x: f64| rounded(x, d.shown_gain().stderr);
     let further = match (d.verdict, d.equivalence_p, d.smallest_visible) {
         (Verdict::Equivalent, Some(_), _) => format!(", within {EQUIVALENT_NATS} nats"),
         (Verdict::Open, Some(_), Some(least)) if comparison.images >= FEW => {

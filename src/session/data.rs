@@ -84,10 +84,25 @@ impl Data {
         if self.val.is_some() {
             roles.notes.extend(known_images(checkpoint, &roles));
         }
-        roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
         }
+        Ok(roles)
+    }
+
+    /// The same for commands that train, with a note if the checkpoint was fine-tuned on a part of the
+    /// training images.
+    ///
+    /// # Errors
+    /// Those of [`Data::roles`].
+    pub fn roles_of_training(
+        &self,
+        checkpoint: &Checkpoint,
+        seed: u64,
+    ) -> Result<Roles, DataError> {
+        let mut roles = self.roles(checkpoint, seed)?;
+        let sample = checkpoint.provenance.as_ref().and_then(|p| p.sample.as_ref());
+        roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
         Ok(roles)
     }
 

@@ -196,13 +196,33 @@ pub fn other_images<'a>(sources: &Data, roles: &'a Roles, split: &Split) -> Opti
     (!shares && split.digest() != v.digest()).then_some(v)
 }
 
+/// The steps in a checkpoint's making that used validation images for selection.
+fn selections(checkpoint: &Checkpoint) -> impl Iterator<Item = (&Provenance, V)> {
+    checkpoint.history.iter().filter_map(|step| {
+        // Other programs may have settings with this name.
+        let v = serde_json::from_value(step.settings.get(VALIDATION)?.clone()).ok()?;
+        Some((step, v))
+    })
+}
+
+/// A note if an earlier step has already chosen by the images of V, for commands that choose by them again.
+pub fn chosen_before(checkpoint: &Checkpoint, v: &Split) -> Option<String> {
+    let used = selections(checkpoint).filter(|(_, of)| of.digest == v.digest());
+    let mut steps: Vec<&str> = used.map(|(step, _)| step.method.as_str()).collect();
+    steps.dedup();
+    (!steps.is_empty()).then(|| {
+        format!(
+            "{} already used V to choose or check a result: figures on V are optimistic, more so with each \
+             such step; rely on test images, or set `val_data` to images that no step has used",
+            steps.join(" and ")
+        )
+    })
+}
+
 /// Whether post-training selected its epoch or its recipe by these images, or by half of them if V
 /// was split off test.
 fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> Result<Option<String>> {
-    for step in &checkpoint.history {
-        let Some(v) = step.settings.get(VALIDATION) else { continue };
-        // Other programs may have settings with this name.
-        let Ok(V { digest, images, seed }) = serde_json::from_value(v.clone()) else { continue };
+    for (step, V { digest, images, seed }) in selections(checkpoint) {
         let (half, _) = stratified_halves(split.labels(), seed);
         let which = if split.digest() == digest {
             "these images are"

@@ -112,7 +112,7 @@ impl Setup {
         let (path, load) = &self.models[pair.model];
         let checkpoint = Checkpoint::open(path, load)?;
         let data = Data::open(&self.data[pair.data], &checkpoint)?;
-        let roles = data.roles(&checkpoint, context.seed)?;
+        let roles = data.roles_of_training(&checkpoint, context.seed)?;
         Ok(Opened { checkpoint, data, roles })
     }
 

@@ -96,6 +96,7 @@ impl Command {
             Command::Diagnose(args) => args.limit.memory.is_some(),
             Command::PostTrain(args) => args.options.limit.memory.is_some(),
             Command::Bench(args) => args.limit.memory.is_some(),
+            Command::Fix(args) => args.options.limit.memory.is_some(),
             _ => false,
         }
     }

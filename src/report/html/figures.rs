@@ -14,14 +14,15 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let headers = ["figure", a, b, "gain", "95% interval", "verdict"];
     let row = |d: &Difference| {
         let share = d.figure == "top1";
-        let show = |x: f64| if share { percent(x) } else { rounded(x, d.gain_stderr) };
+        let show = |x: f64| if share { percent(x) } else { rounded(x, d.shown_gain().stderr) };
         let value = |x: f64| if share { percent(x) } else { number(x) };
         vec![
             name(&d.figure).into(),
             value(d.a),
             value(d.b),
-            show(d.gain),
-            d.interval.map_or(ABSENT.into(), |[l, h]| format!("{} to {}", show(l), show(h))),
+            show(d.shown_gain().mean),
+            d.shown_interval()
+                .map_or(ABSENT.into(), |[l, h]| format!("{} to {}", show(l), show(h))),
             match d.verdict {
                 Verdict::Better => "better",
                 Verdict::Worse => "worse",

@@ -26,7 +26,7 @@ pub use input::{Error, Input, Report, read};
 pub use pictures::Pictures;
 
 use crate::evaluate::Summary;
-use crate::format::{number, percent};
+use crate::format::{epochs, number, percent};
 use crate::post_train::result::BeforeAfter;
 use crate::post_train::search::{HEADERS, RecipeSearch};
 use crate::report::{
@@ -117,6 +117,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "Recipes tried",
         each(&|r| match r {
             Report::PostTraining(r) => r.search.as_ref().map(search),
+            Report::Fixing(r) => r.search.as_ref().map(search),
             _ => None,
         }),
     );
@@ -212,9 +213,9 @@ fn tuning(report: &Report) -> Option<String> {
     match report {
         Report::PostTraining(r) => {
             let mut out = paragraph(&format!(
-                "{} over {} epochs{}.",
+                "{} over {}{}.",
                 headline::method(r),
-                r.settings.epochs,
+                epochs(r.settings.epochs),
                 r.output.as_ref().map_or(String::new(), |f| format!("; written to {}", f.path)),
             ));
             let refused = headline::refusal(r);
@@ -318,7 +319,7 @@ fn ingredients(r: &Merging) -> String {
         cells(name, point.nll, point.calibrated_nll, point.top1, note)
     });
     let rows: Vec<Vec<String>> = checkpoints.chain(along).collect();
-    text::table(&["on V", "NLL", "calibrated NLL", "top-1", ""], &rows)
+    text::table(&["on V", "NLL", "NLL at T, in-sample", "top-1", ""], &rows)
 }
 
 /// Conformal sets before and after calibration.

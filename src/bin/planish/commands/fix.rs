@@ -8,7 +8,7 @@ use planish::fix::{FixOptions, FixSession};
 use planish::output;
 use planish::report::Fixing;
 use planish::report::html::{self, Input};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `fix`.
 #[derive(clap::Args, Clone, Debug)]
@@ -51,22 +51,36 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
-    let session =
+    let mut session =
         FixSession::prepare(&args.options, checkpoint, &args.data, &args.place.place(), &context)?;
-    let found = session.run(&context)?;
-    let report = Fixing::new(clock.finish(), &session, found);
-    let saved = args.common.save(&report).map_err(anyhow::Error::from);
-    let saved = saved.and_then(|()| page(args, &report));
-    args.common.print(&text(&report, &args.common.untold(&report.notes, &session.told())))?;
+    let plan = session.plan(clock.seconds(), &context)?;
+    context.info(&plan.line(context.engine, args.options.budget));
+    let found = session.run(&plan, &context)?;
+    let report = Fixing::new(clock.finish(), &session, found, plan.expected);
+    finish(&args.common, args.html.as_deref(), &report, &session.told())
+}
+
+/// Writes and prints the report. The notes of `told` were printed before.
+///
+/// # Errors
+/// The report cannot be written.
+pub fn finish(
+    common: &Common,
+    html: Option<&Path>,
+    report: &Fixing,
+    told: &[String],
+) -> anyhow::Result<()> {
+    let saved = common.save(report);
+    let saved = saved.and_then(|()| html.map_or(Ok(()), |path| page(path, report)));
+    common.print(&text(report, &common.untold(&report.notes, told)))?;
     saved.with_context(|| match &report.output {
         Some(file) => format!("{} was written", file.path),
         None => "nothing was written".into(),
     })
 }
 
-/// Writes the page, if one was asked for.
-fn page(args: &Args, report: &Fixing) -> anyhow::Result<()> {
-    let Some(path) = &args.html else { return Ok(()) };
+/// Writes the page.
+fn page(path: &Path, report: &Fixing) -> anyhow::Result<()> {
     let report = html::Report::Fixing(Box::new(report.clone()));
     let input = Input { name: "fix".into(), report };
     Ok(output::write(path, html::page(&[input], &[]).as_bytes())?)

@@ -6,6 +6,7 @@ use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use anyhow::{Context, bail};
 use clap::ArgGroup;
 use planish::data::DataOptions;
+use planish::fix::{FixCandidate, FixOptions};
 use planish::options::check;
 use planish::output;
 use planish::post_train::frozen::describe;
@@ -13,6 +14,7 @@ use planish::post_train::search::RecipeSearch;
 use planish::post_train::{
     Outlook, Place, PostTrainOptions, PostTrainSession, PostTrained, Preview, outlook_line, search,
 };
+use planish::report::Fixing;
 use planish::report::dry_run::DryRun;
 use planish::report::epochs::EpochFileOptions;
 use planish::report::post_training::PostTrainReport;
@@ -42,10 +44,12 @@ pub struct Args {
     pub data: DataOptions,
     /// Try recipes for this many minutes, then run the best one.
     ///
+    /// First, in at most half of the time, moves without training are measured, as `planish fix` does.
     /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
     /// numbers of epochs, then SGD of each block, then SGD, SAM, Friendly-SAM and SL-SAM of all
-    /// layers. With --lora, SGD is tried with and without adapters. Recipes are compared by calibrated loss on the validation images. Of those within one
-    /// standard error of the lowest, the one with the lowest loss is the best.
+    /// layers. With --lora, SGD is tried with and without adapters. Moves and recipes are compared by
+    /// calibrated loss on the validation images. Of those within one standard error of the lowest, the
+    /// one with the lowest loss is the best. If the moves are, the result is that of `planish fix`.
     #[arg(
         long,
         value_name = "MINUTES",
@@ -56,6 +60,10 @@ pub struct Args {
         ],
     )]
     pub search: Option<f64>,
+    /// Weights before fine-tuning; with --search, moves towards them are tried, too
+    #[arg(long, value_name = "CKPT0", requires = "search", help_heading = "Tuning options")]
+    #[serde(default)]
+    pub pretrained: Option<PathBuf>,
     /// Write the tuned checkpoint to this .safetensors file or folder
     #[arg(long, value_name = "NEW", group = "place", help_heading = "Tuning options")]
     pub out: Option<PathBuf>,
@@ -88,6 +96,7 @@ impl Args {
             model,
             data,
             search: None,
+            pretrained: None,
             out: None,
             in_place: false,
             dry_run: false,
@@ -114,6 +123,10 @@ impl Args {
     }
 }
 
+/// Said if a search chooses moves.
+const NO_DUMP: &str = "`dump`: nothing was written, because moves were chosen; `planish eval` writes logits of the \
+                       new checkpoint";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -139,8 +152,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             check::positive("search", minutes)?;
             // The best recipe may have adapters.
             args.place().check_adapters(&args.options.of_method.lora)?;
-            let found = search(&args.options, minutes, &checkpoint, &args.data, &context)?;
+            let of_fix =
+                FixOptions { pretrained: args.pretrained.clone(), ..FixOptions::default() };
+            let mut moves = None;
+            let mut find = |seconds| {
+                moves = FixCandidate::find(&of_fix, &checkpoint, &args.data, seconds, &context)?;
+                Ok(moves.as_ref().map(|moves| moves.tried.clone()))
+            };
+            let (base, data) = (&args.options, &args.data);
+            let found = search(base, minutes, &checkpoint, data, &mut find, &context)?;
             args.common.say(&tried(&found.search));
+            if let (Some(moves), true) = (moves, found.chose_moves()) {
+                let (session, fixed, forecast) = moves.apply(&args.place(), &context)?;
+                let mut report = Fixing::new(clock.finish(), &session, fixed, forecast);
+                report.search = Some(found.search);
+                if args.options.dump.is_some() {
+                    report.notes.push(NO_DUMP.into());
+                }
+                return super::fix::finish(&args.common, None, &report, &[]);
+            }
             if found.best.is_none() {
                 args.common.save(&FruitlessSearch {
                     schema: FRUITLESS_SEARCH.into(),

@@ -26,7 +26,7 @@ pub fn text(report: &CalibrationReport, notes: &[&String]) -> String {
     if let Some(part) = &report.test {
         out += &format!(
             "test, before − after, paired: NLL {} ({}; above 0 is better)\n",
-            estimate(part.nll_gain),
+            estimate(part.shown_gains()[0]),
             images(part.before.images),
         );
     }

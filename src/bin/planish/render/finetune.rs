@@ -6,6 +6,7 @@ use crate::render::table::{Align, Style, Table};
 use planish::data::Split;
 use planish::evaluate::{Estimate, Summary};
 use planish::finetune::FinetuneSession;
+use planish::format;
 use planish::format::{count, duration, estimate, number, percent};
 use planish::report::Finetuning;
 use planish::report::epochs::EpochFigure;
@@ -33,10 +34,10 @@ pub fn plan(session: &FinetuneSession) -> String {
         out += &format!(", {} for validation ({from})", n(val));
     }
     out += &format!(
-        "\n{} epochs of {} steps of {} images, {}, learning rate {}\n",
-        settings.epochs,
-        images.train.len() / settings.batch_size.max(1),
-        settings.batch_size,
+        "\n{} of {} of {}, {}, learning rate {}\n",
+        format::epochs(settings.epochs),
+        format::steps(images.train.len() / settings.batch_size.max(1)),
+        format::images(settings.batch_size),
         options.optimizer.name(),
         number(settings.lr)
     );
@@ -44,8 +45,8 @@ pub fn plan(session: &FinetuneSession) -> String {
         && let Some((_, rho)) = late.ascent()
     {
         out += &format!(
-            "the last {} epochs with {}, ρ {}\n",
-            options.sam_last,
+            "the last {} with {}, ρ {}\n",
+            format::epochs(options.sam_last),
             late.name().title(),
             number(rho)
         );
@@ -123,8 +124,8 @@ pub fn text(report: &Finetuning) -> String {
     let mut head = String::new();
     if let Some(last) = report.head_epochs.last() {
         head = format!(
-            "head first, {} epochs: training loss {}",
-            report.head_epochs.len(),
+            "head first, {}: training loss {}",
+            format::epochs(report.head_epochs.len()),
             number(last.training_loss)
         );
         if let (Some(loss), Some(top1)) = (last.validation, last.validation_top1) {

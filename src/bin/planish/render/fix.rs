@@ -4,6 +4,7 @@ use crate::message::in_flags;
 use crate::render::sentence;
 use crate::render::table::{Align, Style, Table};
 use planish::format::images;
+use planish::post_train::search::RecipeSearch;
 use planish::report::{BASELINE_HEADERS, Fixing, STEP_HEADERS};
 
 /// The steps, figures before and after, the baselines, the conclusion and the notes.
@@ -15,12 +16,13 @@ pub fn text(report: &Fixing, notes: &[&String]) -> String {
     };
     let mut out = format!("on {} of V ({}){of_v}\n\n", images(v.images), v.origin);
     out += &rows(&STEP_HEADERS, report.step_rows());
-    for (name, part) in [
-        ("V, which chose the result: optimistic", Some(&report.validation)),
-        ("test, read once", report.test.as_ref()),
+    out += "NLL on V at T: in-sample, T is fitted on the same images\n";
+    for (name, part, temperature) in [
+        ("V, which chose the result: optimistic", Some(&report.validation), sentence::CROSS_FITTED),
+        ("test, read once", report.test.as_ref(), sentence::FITTED_ON_V),
     ] {
         let Some(part) = part else { continue };
-        out += &format!("\n{name} ({})\n", images(part.data.images));
+        out += &format!("\n{name} ({}; {temperature})\n", images(part.data.images));
         if let Some(comparison) = &part.comparison {
             out += &sentence::table(comparison, ["before", "after"]);
         }
@@ -40,6 +42,9 @@ pub fn text(report: &Fixing, notes: &[&String]) -> String {
         Some(file) => format!("written to {}\n", file.path),
         None => "nothing written\n".into(),
     };
+    if let Some(taken) = report.search.as_ref().and_then(RecipeSearch::taken) {
+        out += &format!("{taken}\n");
+    }
     for note in notes {
         out += &format!("note: {}\n", in_flags(note));
     }

@@ -1,7 +1,7 @@
 //! Text output of `merge`.
 
 use crate::message::in_flags;
-use crate::render::sentence::sentence;
+use crate::render::sentence::{OF_BOTH, sentence};
 use crate::render::table::{Align, Style, Table};
 use planish::evaluate::Estimate;
 use planish::format::{estimate, images, number, percent, share};
@@ -18,13 +18,15 @@ pub fn text(report: &Merging, notes: &[&String]) -> String {
         out += &format!("α = {alpha}, {chosen}\n\n");
     }
     out += &before_after(report).render(Style::of_stdout());
+    out += &format!("{OF_BOTH}\n");
     let part = report.test.as_ref().unwrap_or(&report.validation);
     let name = if report.test.is_some() { "test" } else { "validation" };
+    let [nll_gain, calibrated_nll_gain] = part.shown_gains();
     out += &format!(
         "\n{name}, before − after, paired: NLL {}, calibrated NLL {} ({}; above 0 is better); \
          before is {}\n",
-        estimate(part.nll_gain),
-        estimate(part.calibrated_nll_gain),
+        estimate(nll_gain),
+        estimate(calibrated_nll_gain),
         images(part.before.images),
         report.best
     );
@@ -44,7 +46,7 @@ pub fn text(report: &Merging, notes: &[&String]) -> String {
 /// The checkpoints, or the models along α.
 fn on_v(report: &Merging) -> Table {
     let right = |name| (name, Align::Right);
-    let columns = [right("NLL"), right("calibrated NLL"), right("top-1")];
+    let columns = [right("NLL"), right("NLL at T, in-sample"), right("top-1")];
     let figures = |nll, calibrated, top1| [number(nll), number(calibrated), percent(top1)];
     let first = if report.curve.is_empty() { ("checkpoint", Align::Left) } else { right("α") };
     let mut table = Table::new(&[&[first], &columns[..], &[("", Align::Left)]].concat());

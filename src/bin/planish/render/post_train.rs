@@ -1,7 +1,7 @@
 //! Text output of `post-train`.
 
 use crate::message::in_flags;
-use crate::render::sentence::sentence;
+use crate::render::sentence::{OF_BOTH, sentence};
 use crate::render::table::{Align, Style, Table};
 use planish::cache::CacheInfo;
 use planish::cache::CacheMode;
@@ -76,7 +76,7 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
     let mut table = Table::new(&[
         ("", Align::Left),
         right("NLL"),
-        right("calibrated"),
+        right("calibrated NLL"),
         right("top-1"),
         right("ECE"),
         right("temperature"),
@@ -94,11 +94,12 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
                 number(s.temperature),
             ]);
         }
+        let [nll_gain, calibrated_nll_gain] = part.shown_gains();
         gains += &format!(
             "{name}, before − after, paired: NLL {}, calibrated NLL {} ({} images; above 0 is \
              better)\n",
-            estimate(part.nll_gain),
-            estimate(part.calibrated_nll_gain),
+            estimate(nll_gain),
+            estimate(calibrated_nll_gain),
             part.before.images
         );
     }
@@ -110,7 +111,7 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
             share(part)
         );
     }
-    let mut out = format!("{}\n{gains}", table.render(Style::of_stdout()));
+    let mut out = format!("{}{OF_BOTH}\n\n{gains}", table.render(Style::of_stdout()));
     for layer in &report.layers {
         let of = |l: &LayerResult| {
             format!(

@@ -1,10 +1,18 @@
 //! A comparison as a sentence and as a table.
 
 use crate::render::table::{Align, Style, Table};
-use planish::evaluate::{Comparison, Estimate};
+use planish::evaluate::Comparison;
 use planish::format::{count, estimate, number, percent};
 pub use planish::report::sentence::sentence;
 use planish::report::sentence::{name, rounded};
+
+/// Where the temperature of a calibrated NLL on V comes from.
+pub const CROSS_FITTED: &str = "T for calibrated NLL: cross-fitted on halves";
+/// The same for tables with both splits.
+pub const OF_BOTH: &str = "T for calibrated NLL: of validation, cross-fitted on its halves; of test, fitted on \
+                           validation";
+/// Where the temperature of a calibrated NLL on test comes from.
+pub const FITTED_ON_V: &str = "T for calibrated NLL: of V";
 
 /// One row per figure, then the test of accuracy.
 pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
@@ -18,13 +26,13 @@ pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let mut table = Table::new(&columns);
     for d in &comparison.differences {
         let share = d.figure == "top1";
-        let show = |x: f64| if share { percent(x) } else { rounded(x, d.gain_stderr) };
+        let show = |x: f64| if share { percent(x) } else { rounded(x, d.shown_gain().stderr) };
         let gain = match share {
             true => percent(d.gain),
-            false => estimate(Estimate { mean: d.gain, stderr: d.gain_stderr }),
+            false => estimate(d.shown_gain()),
         };
         let interval = d
-            .interval
+            .shown_interval()
             .map_or(String::new(), |[low, high]| format!("{} to {}", show(low), show(high)));
         let value = |x: f64| if share { percent(x) } else { number(x) };
         table.row([name(&d.figure).into(), value(d.a), value(d.b), gain, interval]);
