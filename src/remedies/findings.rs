@@ -135,14 +135,14 @@ impl RemedyFindings {
         let estimate = |found: &MoveFound| crate::format::estimate(found.shown_gain(loss));
         match (self.best(), self.ranked().first()) {
             (Some(best), _) => format!(
-                "The best move is {} by α = {}: after temperature scaling it gains {} nats on held-out halves \
-                 of V.",
+                "The best move is {} by α = {}: its gain after temperature scaling, cross-fitted on V, is {} nats.",
                 best.label(),
                 best.alpha,
                 estimate(best)
             ),
             (None, Some(first)) => format!(
-                "No move is eligible on {}; the highest gain after temperature scaling is {} nats, by {}{}.",
+                "No move is eligible on {}; the highest gain after temperature scaling, cross-fitted on V, is {} \
+                 nats, by {}{}.",
                 crate::format::images(self.images),
                 estimate(first),
                 first.label(),

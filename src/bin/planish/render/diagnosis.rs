@@ -20,7 +20,7 @@ pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
         None => String::new(),
     };
     let mut out = format!(
-        "validation: {} images ({}); loss {}, calibrated {:.4} at temperature {:.3}{}\n",
+        "validation: {} images ({}); loss {}, calibrated {:.4} (cross-fitted on halves), temperature {:.3}{}\n",
         report.data.images,
         report.data.origin,
         with_error(Some(loss.validation), loss.stderr),

@@ -9,7 +9,7 @@ use planish::report::{HeatCell, MOVE_HEADERS, NO_MOVE, heat_map, move_rows};
 /// The map of layers × remedies, the best moves, and one sentence.
 pub fn text(found: &RemedyFindings) -> String {
     let mut out = format!(
-        "\nmoves along remedies: gain in nats after temperature scaling, cross-fitted on {}; * eligible\n{}\n",
+        "\nmoves along remedies: gain in nats after temperature scaling, cross-fitted on {} of V; * eligible\n{}\n",
         images(found.images),
         map(found)
     );
