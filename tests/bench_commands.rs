@@ -9,7 +9,7 @@ use common::Bench;
 use planish::bench::{BenchMethod, BenchOptions, BenchSession, InProcess};
 use planish::post_train::Preview;
 use planish::prelude::*;
-use planish::train::{MethodArgs, MethodName};
+use planish::train::{LoraOptions, MethodArgs, MethodName};
 use serde_json::to_value;
 
 #[test]
@@ -105,4 +105,37 @@ fn sgd_is_the_control() {
     assert!(done.errors.contains("sgd is the control"), "{}", done.errors);
     let done = bench.run(&[&words[..5], &["adam"]].concat());
     assert!(done.code == Some(2) && done.errors.contains("pol-head"), "{}", done.errors);
+}
+
+#[test]
+fn adapters_in_one_process_have_the_same_figures() {
+    let bench = Bench::with_model();
+    let json = bench.path("bench.json");
+    let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "sgd", "--lora", "2"];
+    let rest = ["--update", "block.1", "--seeds", "1", "--epochs", "1", "--remeasure", "0"];
+    let run = bench.run(&[&words[..], &rest, &["--json", &json]].concat());
+    assert!(run.success && run.errors.contains("bench: 2 rows of 1 seeds"), "{}", run.errors);
+    let report = bench.json("bench.json");
+    let sgd = BenchMethod { method: MethodName::Sgd, perturbs_head: false };
+    let lora = LoraOptions { lora: Some(2), ..LoraOptions::default() };
+    let options = BenchOptions {
+        methods: Some(vec![sgd]),
+        seeds: 1,
+        of_methods: MethodArgs { update: Some("block.1".into()), lora, ..MethodArgs::default() },
+        train: TrainArgs { epochs: Some(1), ..TrainArgs::default() },
+        remeasure: Some(0),
+        ..BenchOptions::default()
+    };
+    let checkpoint = Checkpoint::open(bench.model.as_ref(), &Load::default()).unwrap();
+    let data = DataOptions { data: bench.data.clone(), ..DataOptions::default() };
+    let (runner, context) = (InProcess::new(&checkpoint, &data), Context::silent(0));
+    let session =
+        BenchSession::prepare(&options, &checkpoint, &data, &runner, Preview::None, &context);
+    let found = session.unwrap().run(&context).unwrap();
+    assert_eq!(to_value(&found.rows).unwrap(), report["rows"]);
+    // The default batch is the whole training set.
+    assert_eq!(
+        (found.train.batch_size, &report["settings"]["train"]["batch_size"]),
+        (40, &40.into())
+    );
 }

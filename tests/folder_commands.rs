@@ -285,5 +285,5 @@ fn images_without_labels_are_classified() {
         .run(&[&bad[..], &[&bench.path("absent")]].concat())
         .fails_with(&["absent", "a folder of"]);
     bench.run(&[&bad[..], &[&bench.data]].concat()).fails_with(&["expected", "image"]);
-    bench.run(&[&bad[..], &[&root, "--top", "0"]].concat()).fails_with(&["--top"]);
+    bench.run(&[&bad[..], &[&root, "--top", "0"]].concat()).is_refused_with(&["--top"]);
 }

@@ -58,7 +58,7 @@ pub const WATCHED: usize = 1000;
 /// Options of post-training: everything a run depends on besides the model, the data and the seed.
 ///
 /// They are the flags of `post-train`. What is not given comes from the preset if there is one, else from
-/// the defaults. [`PostTrainOptions::method`] and [`PresetOptions::train_on`] fill it in.
+/// the defaults. [`PostTrainOptions::method()`] and [`PresetOptions::train_on`] fill it in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PostTrainOptions {
@@ -182,7 +182,7 @@ impl PostTrainOptions {
 }
 
 /// The result of [`train()`].
-pub struct Trained {
+pub struct TrainedRecipe {
     /// The selected weights, with adapters merged, and the history of epochs.
     pub outcome: Outcome,
     /// The selected weights of the network with adapters, if adapters were trained.
@@ -202,7 +202,7 @@ pub fn train(
     watched: Option<&Activations>,
     settings: &TrainSettings,
     tell: &mut dyn FnMut(TrainEvent),
-) -> Result<Trained> {
+) -> Result<TrainedRecipe> {
     let watched = watched.map(|watched| watched as &dyn Examples);
     let adapted = adapters.map(|adapters| adapters.of(model, recipe));
     let (own, recipe) = match &adapted {
@@ -216,7 +216,7 @@ pub fn train(
         let merged = adapters.merged(&model.network, &outcome.weights)?;
         of_adapters = Some(std::mem::replace(&mut outcome.weights, merged));
     }
-    Ok(Trained { outcome, of_adapters })
+    Ok(TrainedRecipe { outcome, of_adapters })
 }
 
 /// The model that gets a recipe's adapters.

@@ -10,7 +10,7 @@ use super::resolve::{Resolved, resolve};
 use super::result::{Augmentation, MethodInfo, Output, Selection};
 use super::run::{settings, stepping};
 use super::score::{as_stored, usable};
-use super::{PostTrainOptions, Trained, WATCHED};
+use super::{PostTrainOptions, TrainedRecipe, WATCHED};
 use crate::cache::{About, CacheInfo, StoragePlan};
 use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, SavedCheckpoint};
 use crate::data::order::Batches;
@@ -337,7 +337,7 @@ impl PostTrainSession {
         let steps = self.train.len() / settings.batch_size.max(1);
         let images = (steps as u64).saturating_mul(settings.batch_size as u64);
         let total = images.saturating_mul(settings.epochs as u64);
-        let Trained { outcome, of_adapters } = {
+        let TrainedRecipe { outcome, of_adapters } = {
             let task = context.task(recipe.method.name(), total, "images");
             let mut tell = |event: TrainEvent| match event {
                 TrainEvent::Start(loss) => {
