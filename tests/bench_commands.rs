@@ -102,7 +102,7 @@ fn sgd_is_the_control() {
     let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pol,sgd"];
     let done = bench.run(&words);
     assert_eq!(done.code, Some(2));
-    assert!(done.errors.contains("sgd is the control"), "{}", done.errors);
+    assert!(done.errors.contains("sgd always runs, as the control"), "{}", done.errors);
     let done = bench.run(&[&words[..5], &["adam"]].concat());
     assert!(done.code == Some(2) && done.errors.contains("pol-head"), "{}", done.errors);
 }

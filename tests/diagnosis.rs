@@ -322,8 +322,7 @@ fn the_raw_loss_is_measured_beside_the_calibrated() {
 }
 
 #[test]
-fn temperatures_are_fitted_on_the_half_that_gives_the_direction() {
-    // The reference fits on the same halves; with the temperature of all of V it differs.
+fn each_half_is_scored_with_the_temperature_of_the_other() {
     let model = over_confident(&model(DType::F64));
     let v = images(&model, 40);
     let halves = stratified_halves(&v.labels, 7);

@@ -219,8 +219,13 @@ fn newton_steps_stay_within_the_radius_and_beat_the_gradient() {
         |w: &[f64], of: &Activations| mean(&cross_entropies(&with_weights(&model, &head, w), of));
     for radius in [1e-3, 0.05, 1.0] {
         let newton = Estimator::Newton { radius, iterations: 50 };
-        let options =
-            MeasureOptions { basis: Basis::Raw, estimator: newton, repeats: 1, spectrum: None };
+        let options = MeasureOptions {
+            basis: Basis::Raw,
+            raw_too: false,
+            estimator: newton,
+            repeats: 1,
+            spectrum: None,
+        };
         let found = one(&model, &v, "head", options);
         let steps = found.newton.as_ref().unwrap();
         assert!(found.displacement <= radius * norm * (1.0 + 1e-9), "{found:?}");
@@ -262,7 +267,13 @@ fn a_layer_of_zeros_moves_at_most_twice_loss_over_gradient_norm() {
             &model,
             &v,
             "head",
-            MeasureOptions { basis: Basis::Raw, estimator, repeats: 1, spectrum: None },
+            MeasureOptions {
+                basis: Basis::Raw,
+                raw_too: false,
+                estimator,
+                repeats: 1,
+                spectrum: None,
+            },
         );
         let most = share * mean(&longest) * (1.0 + 1e-9);
         assert!(found.displacement > 0.0 && found.displacement <= most, "{found:?} {most}");

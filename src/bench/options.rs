@@ -84,7 +84,7 @@ impl clap::ValueEnum for BenchMethod {
         let value = clap::builder::PossibleValue::new(self.name());
         match (self.perturbs_head, self.method) {
             (true, _) => Some(value.help("pol, with the head perturbed")),
-            (false, MethodName::Sgd) => Some(value.help("update low-rank adapters (--lora)")),
+            (false, MethodName::Sgd) => Some(value.help("train low-rank adapters; needs --lora")),
             (false, method) => method.to_possible_value(),
         }
     }
@@ -109,7 +109,8 @@ pub struct BenchOptions {
         long, value_name = "N", default_value_t = Self::default().seeds, help_heading = "Bench options"
     ))]
     pub seeds: u64,
-    /// Use the plan of this `diagnose` report for layers that are not named [default: diagnose first]
+    /// Take layers that --update and --perturb do not set from this `diagnose` report [default: diagnose
+    /// first]
     #[cfg_attr(feature = "cli", arg(long, value_name = "REPORT", help_heading = "Bench options"))]
     pub plan: Option<PathBuf>,
     /// Number of validation images for the diagnosis [default: all]
@@ -172,14 +173,14 @@ impl BenchOptions {
             return Err(Error::NoEffect { option, applies_to });
         }
         if names.contains(&MethodName::Sgd) && self.of_methods.lora.lora.is_none() {
-            let text = "`methods`: sgd is the control that every method is compared with, and always runs: leave it \
-                        out; to compare low-rank adapters with it, set `lora`; to run sgd alone, use `planish \
-                        post-train` with `method` sgd";
+            let text = "`methods`: sgd always runs, as the control; remove it from the list. To compare low-rank \
+                        adapters with sgd, set `lora`. To run sgd alone, use `planish post-train` with \
+                        `method` sgd";
             return Err(Error::Conflict(text.into()));
         }
         if self.plan.is_some() && !self.needs_plan() {
-            let text = "`plan` has no effect, because all layers are named or come with the methods; \
-                        remove it, or the names";
+            let text = "`plan` has no effect, because the methods and the given layers leave nothing to choose; \
+                        remove `plan`, or the option that names the layers";
             return Err(Error::Conflict(text.into()));
         }
         match (1..=MAX_SEEDS).contains(&self.seeds) {

@@ -65,7 +65,9 @@ impl Checkpoint {
     /// [`Error::Output`], with the reason.
     pub fn check_output(&self, out: &Path, method: &str) -> Result<(), Error> {
         check_writable(out)?;
-        check_space(out, std::fs::metadata(&self.path).map_or(0, |about| about.len()))?;
+        let bytes =
+            self.header.entries.iter().map(|entry| entry.span.1.saturating_sub(entry.span.0));
+        check_space(out, bytes.sum::<usize>() as u64)?;
         let refuse = |reason: &str| {
             Err(Error::Output { path: out.to_path_buf(), reason: reason.to_string() })
         };

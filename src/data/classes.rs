@@ -64,7 +64,12 @@ pub fn number_classes(
         for group in groups(&set.splits) {
             let place = place(set, &group);
             let splits = &mut set.splits[group];
-            let Some(given) = splits[0].class_names().map(<[_]>::to_vec) else { continue };
+            let Some(given) = splits[0].class_names().map(<[_]>::to_vec) else {
+                if let (Some(own), true) = (own, set.kind == "csv" && order == ClassOrder::Name) {
+                    number_by_numerals(splits, &place, own)?;
+                }
+                continue;
+            };
             let found = match &reference {
                 Some((_, names)) => compare(splits, &given, names),
                 None => Match::None,
@@ -74,16 +79,16 @@ pub fn number_classes(
                     relabel(splits, &map, names)?;
                     settled = true;
                 }
-                ("folder", Match::Partly(unknown), Some((of, names))) => {
+                ("folder" | "csv", Match::Partly(unknown), Some((of, names))) => {
                     return Err(mismatch(place, of, unknown, names, &given));
                 }
-                ("folder", Match::Twice(name, numbers), _) => {
+                ("folder" | "csv", Match::Twice(name, numbers), _) => {
                     return Err(Error::Classes(ClassError::Twice { place, name, numbers }));
                 }
-                ("folder", Match::None, Some((of, names))) if settled => {
+                ("folder" | "csv", Match::None, Some((of, names))) if settled => {
                     return Err(mismatch(place, of, given.clone(), names, &given));
                 }
-                ("folder", ..) => {
+                ("folder" | "csv", ..) => {
                     if given.len() > classes {
                         let found = given.len();
                         return Err(Error::Classes(ClassError::TooMany {
@@ -207,6 +212,27 @@ fn place(set: &DataSet, group: &Range<usize>) -> String {
         true => set.path.display().to_string(),
         false => set.splits[group.start].place(),
     }
+}
+
+/// Numbers of a list are names of classes if the checkpoint's names are numerals in another order: 0, 1, 10, 2,
+/// as sorted class folders give.
+fn number_by_numerals(splits: &mut [Split], place: &str, own: &[String]) -> Result<(), Error> {
+    let numerals: Option<Vec<u32>> = own.iter().map(|name| name.parse().ok()).collect();
+    let Some(numerals) = numerals.filter(|found| !found.iter().copied().eq(0..own.len() as u32))
+    else {
+        return Ok(());
+    };
+    let highest = splits.iter().flat_map(|split| split.labels()).max().copied().unwrap_or(0);
+    let number = |label: u32| numerals.iter().position(|&name| name == label).map(|at| at as u32);
+    let used: BTreeSet<u32> = splits.iter().flat_map(|split| split.labels()).copied().collect();
+    let unknown: Vec<String> =
+        used.iter().filter(|&&label| number(label).is_none()).map(u32::to_string).collect();
+    if !unknown.is_empty() {
+        let given: Vec<String> = used.iter().map(u32::to_string).collect();
+        return Err(mismatch(place.into(), "the checkpoint", unknown, own, &given));
+    }
+    let map: Vec<u32> = (0..=highest).map(|label| number(label).unwrap_or(0)).collect();
+    relabel(splits, &map, own)
 }
 
 /// Maps label y of each split to `map[y]`, with the classes `names`.

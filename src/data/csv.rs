@@ -22,6 +22,9 @@ const PATHS: [&str; 6] = ["path", "file", "filename", "file_name", "image", "ima
 /// Of its label.
 const LABELS: [&str; 4] = ["label", "class", "class_name", "target"];
 
+/// More classes than any image classifier has.
+const MOST_CLASSES: u32 = 100_000;
+
 /// One line.
 struct Row {
     line: u64,
@@ -46,9 +49,9 @@ pub fn open(file: &Path) -> Result<Vec<Split>, Error> {
         return Err(Error::Empty { place: file.display().to_string() });
     }
     check(file, &rows)?;
-    let numbers: Option<Vec<u32>> = rows.iter().map(|row| row.label.parse().ok()).collect();
+    let numbers: Option<Vec<u64>> = rows.iter().map(|row| row.label.parse().ok()).collect();
     let (labels, names) = match numbers {
-        Some(numbers) => (numbers, None),
+        Some(numbers) => (classes(file, &rows, &numbers)?, None),
         None => {
             let names: BTreeSet<&str> = rows.iter().map(|row| &*row.label).collect();
             let index: HashMap<&str, u32> = names.iter().copied().zip(0..).collect();
@@ -72,6 +75,19 @@ pub fn open(file: &Path) -> Result<Vec<Split>, Error> {
     Ok(splits)
 }
 
+/// Class numbers, checked to be those of classes: other programs list identifiers as labels.
+fn classes(file: &Path, rows: &[Row], numbers: &[u64]) -> Result<Vec<u32>, Error> {
+    let class = |(row, &number): (&Row, &u64)| match u32::try_from(number) {
+        Ok(class) if class < MOST_CLASSES => Ok(class),
+        _ => {
+            let expected = format!("a class number below {MOST_CLASSES}");
+            let remedy = "number the classes from 0, or give their names";
+            Err(problem(file, row.line, &expected, number.to_string(), remedy))
+        }
+    };
+    rows.iter().zip(numbers).map(class).collect()
+}
+
 /// All lines, with paths joined to the file's folder.
 fn rows(file: &Path) -> Result<Vec<Row>, Error> {
     let broken = |error: csv::Error| match error.into_kind() {
@@ -85,9 +101,9 @@ fn rows(file: &Path) -> Result<Vec<Row>, Error> {
             let found = match kind {
                 csv::ErrorKind::Utf8 { .. } => "text that is not UTF-8".to_owned(),
                 csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                    format!("{len} fields in a table of {expected_len} columns")
+                    format!("{len} of {expected_len} fields")
                 }
-                _ => "something else".to_owned(),
+                _ => "invalid CSV".to_owned(),
             };
             let line = position.map_or(1, csv::Position::line);
             problem(
@@ -105,20 +121,24 @@ fn rows(file: &Path) -> Result<Vec<Row>, Error> {
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').trim().to_lowercase())
         .collect();
-    let find = |names: &[&str]| columns.iter().position(|column| names.contains(&column.as_str()));
     let required = |names: &[&str], what: &str| {
-        find(names).ok_or_else(|| {
-            problem(
-                file,
-                1,
-                &format!("a column for {what}: {}", names.join(", ")),
-                format!("\"{}\"", columns.join("\", \"")),
-                "name the column in the first line",
-            )
-        })
+        let is_named = |at: &usize| names.contains(&columns[*at].as_str());
+        let found: Vec<usize> = (0..columns.len()).filter(is_named).collect();
+        let wrong = |number: &str, found: &[String], remedy| {
+            let expected = format!("{number} column for {what}: {}", names.join(", "));
+            problem(file, 1, &expected, format!("\"{}\"", found.join("\", \"")), remedy)
+        };
+        match found.as_slice() {
+            [one] => Ok(*one),
+            [] => Err(wrong("a", &columns, "name the column in the first line")),
+            [..] => {
+                let both: Vec<String> = found.iter().map(|&at| columns[at].clone()).collect();
+                Err(wrong("one", &both, "rename the others"))
+            }
+        }
     };
     let (path, label) = (required(&PATHS, "the image")?, required(&LABELS, "its label")?);
-    let split = find(&["split"]);
+    let split = columns.iter().position(|column| column == "split");
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut out = Vec::new();
     for record in reader.records() {
@@ -165,7 +185,7 @@ fn check(file: &Path, rows: &[Row]) -> Result<(), Error> {
         let shown = row.path.display();
         if !row.path.is_file() {
             let (expected, found) = ("an image file", format!("no file {shown}"));
-            let remedy = "paths are relative to the folder of the CSV file: correct it";
+            let remedy = "correct the path; paths are relative to the folder of the CSV file";
             return Err(problem(file, row.line, expected, found, remedy));
         }
         let earlier = known.insert(&row.path, row);
@@ -237,9 +257,11 @@ mod tests {
             ("path,name\na.png,dog\n", ["line 1", "a column for its label", "\"path\", \"name\""]),
             ("path,label\na.png,dog\nx.png,cat\n", ["line 3", "x.png", "relative to the folder"]),
             ("path,label\na.png,\n", ["line 2", "a label", "an empty field"]),
-            ("path,label\na.png\n", ["line 2", "1 fields", "2 columns"]),
+            ("path,label\na.png\n", ["line 2", "1 of 2 fields", "correct"]),
             ("path,label\na.png,dog\na.png,cat\n", ["line 3", "\"dog\" and \"cat\"", "remove"]),
             ("path,label\na.png,dog\na.png,dog\n", ["line 3", "also in line 2", "remove"]),
+            ("path,label,class\na.png,1,dog\n", ["line 1", "one column", "\"label\", \"class\""]),
+            ("path,label\na.png,100000\n", ["line 2", "below 100000", "found 100000"]),
             ("path,label,split\na.png,dog,dev\n", ["line 2", "train, val or test", "\"dev\""]),
         ] {
             let (_folder, file) = listed(text);

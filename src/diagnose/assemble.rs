@@ -100,6 +100,7 @@ pub(super) fn assemble(
         ranking: plan::ranking(&all, half_of),
         plan_in_sample: plan::in_sample(&layers),
         plan_raw: match basis {
+            // Empty if the raw loss was not measured.
             Basis::Calibrated => plan(&raw, half_of, Basis::Raw.name()),
             Basis::Raw => plan(&all, half_of, basis.name()),
         },

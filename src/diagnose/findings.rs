@@ -155,7 +155,7 @@ pub struct LayerResult {
     /// The loss along the searched line, one entry per fold of the first halving. Absent in files of earlier builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<LossLine>,
-    /// Spectra measured on all of V, one entry per matrix, if `spectrum` is set.
+    /// Spectra of the raw loss, measured on all of V, one entry per matrix, if `spectrum` is set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spectra: Vec<Spectrum>,
 }

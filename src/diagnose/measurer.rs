@@ -2,7 +2,7 @@
 
 use super::findings::Findings;
 use super::groups::{MOST, groups, size};
-use super::{Basis, Estimator, MeasureOptions, Request, diagnose, gradient_sets, usable};
+use super::{Estimator, MeasureOptions, Request, diagnose, usable};
 use crate::checkpoint::Checkpoint;
 use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
@@ -81,9 +81,8 @@ impl Measurer {
     ) -> Need {
         let network = &self.objective.network;
         let (basis, repeats) = (usable(options.basis, &self.objective), options.repeats);
-        let sets = gradient_sets(basis, repeats);
-        let groups = groups(network, layers, sets, MOST);
-        let work = diagnose_work(network, &groups, repeats, basis == Basis::Calibrated);
+        let groups = groups(network, layers, options.gradient_sets(basis), MOST);
+        let work = diagnose_work(network, &groups, repeats, options.measures_raw_too(basis));
         let seconds = found.seconds(work, images);
         let passing = found.resident_mib + found.wave_mib;
         let held = self.held_mib(images, layers, options);
@@ -151,7 +150,7 @@ impl Measurer {
     /// line.
     pub fn held_mib(&self, images: usize, layers: &[Layer], options: &MeasureOptions) -> f64 {
         let network = &self.objective.network;
-        let sets = gradient_sets(usable(options.basis, &self.objective), options.repeats);
+        let sets = options.gradient_sets(usable(options.basis, &self.objective));
         let input_len = |layer: &Layer| {
             network.activation_len(0).max(network.activation_len(layer.first_stage))
         };

@@ -70,6 +70,8 @@ pub struct Request<'a> {
 pub struct MeasureOptions {
     /// The loss that layers are measured by. [`Basis::Raw`] is used where the head is not linear.
     pub basis: Basis,
+    /// With [`Basis::Calibrated`], whether the raw loss is measured too, in one halving.
+    pub raw_too: bool,
     /// How each layer's Δw is found.
     pub estimator: Estimator,
     /// Ways to halve V, at least 1 and at most [`halvings::MOST_REPEATS`].
@@ -81,11 +83,21 @@ pub struct MeasureOptions {
 impl Default for MeasureOptions {
     fn default() -> Self {
         let (basis, estimator) = (Basis::default(), Estimator::default());
-        Self { basis, estimator, repeats: REPEATS, spectrum: None }
+        Self { basis, raw_too: true, estimator, repeats: REPEATS, spectrum: None }
     }
 }
 
 impl MeasureOptions {
+    /// Whether the raw loss is measured beside that of the basis.
+    fn measures_raw_too(&self, basis: Basis) -> bool {
+        self.raw_too && basis == Basis::Calibrated
+    }
+
+    /// How many gradients of each layer are held: one per half of every halving, and those of the raw loss.
+    fn gradient_sets(&self, basis: Basis) -> usize {
+        2 * (self.repeats + usize::from(self.measures_raw_too(basis)))
+    }
+
     /// The same options, reduced to the largest eigenvalue of the first matrix.
     pub fn only_top(&self) -> Self {
         let spectrum = self.spectrum.clone().map(|s| spectrum::SpectrumOptions {
@@ -147,12 +159,12 @@ fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -
     let basis = usable(options.basis, objective);
     let all = |r: usize| halvings.halves(r);
     let models = Models::new(objective, basis, &base, (0..halvings.repeats()).map(all).collect())?;
-    let raw_models = match basis {
-        Basis::Calibrated => Some(Models::new(objective, Basis::Raw, &base, vec![all(0)])?),
-        Basis::Raw => None,
+    let raw_models = match options.measures_raw_too(basis) {
+        true => Some(Models::new(objective, Basis::Raw, &base, vec![all(0)])?),
+        false => None,
     };
     let mut results = Vec::new();
-    let sets = gradient_sets(basis, halvings.repeats());
+    let sets = options.gradient_sets(basis);
     for group in groups::groups(&objective.network, layers, sets, most) {
         let directions = Directions::new(&models, &at, &group, true)?;
         let raw_directions = match &raw_models {
@@ -203,8 +215,8 @@ fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -
     findings.warnings.extend(few(validation.labels(), objective.network.classes(), &findings));
     if basis != options.basis {
         findings.warnings.push(
-            "the head is not one linear layer with a bias, so no temperature can be folded into it: the figures \
-             are of the raw loss"
+            "the head is not one linear layer with a bias, so a temperature cannot be folded into it; ΔL and κ are \
+             measured without temperature scaling"
                 .into(),
         );
     }
@@ -221,12 +233,12 @@ fn few(labels: &[u32], classes: usize, findings: &Findings) -> Vec<String> {
     if found.len() < classes {
         let of = found.len();
         out.push(format!(
-            "these images are of {of} of the model's {classes} classes: the figures say nothing about the others"
+            "these images cover only {of} of the model's {classes} classes; the figures do not apply to the others"
         ));
     }
     if labels.len() < ENOUGH && findings.plan.is_some() {
         out.push(format!(
-            "the plan is from {} images: another `seed` may give another one; use {ENOUGH} or more",
+            "the plan is based on only {} images and may change with `seed`; use {ENOUGH} or more",
             labels.len()
         ));
     }
@@ -238,14 +250,6 @@ fn usable(basis: Basis, objective: &Objective) -> Basis {
     match objective.network.linear_head() {
         Some(_) => basis,
         None => Basis::Raw,
-    }
-}
-
-/// How many gradients of each layer are held: one per half of every halving, and those of the raw loss.
-fn gradient_sets(basis: Basis, repeats: usize) -> usize {
-    match basis {
-        Basis::Calibrated => 2 * (repeats + 1),
-        Basis::Raw => 2 * repeats,
     }
 }
 

@@ -32,7 +32,7 @@ pub struct DiagnoseOptions {
         arg(long, value_enum, default_value = "block", conflicts_with = "layer")
     )]
     pub granularity: Granularity,
-    /// Loss that layers are measured by
+    /// Loss on which ΔL and κ are measured
     #[cfg_attr(
         feature = "cli",
         arg(long, value_enum, default_value = "calibrated", hide_short_help = true)
@@ -98,10 +98,10 @@ pub struct DiagnoseOptions {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Basis {
-    /// the loss with a temperature folded into the head: what a layer adds to it
+    /// loss after temperature scaling: ΔL is what a layer removes beyond a temperature
     #[default]
     Calibrated,
-    /// the loss of the model as it is, as published
+    /// loss without temperature scaling, as in the paper
     Raw,
 }
 
@@ -226,6 +226,7 @@ impl DiagnoseOptions {
         }
         MeasureOptions {
             basis: self.basis,
+            raw_too: true,
             repeats: self.repeats.unwrap_or(REPEATS),
             estimator: match self.estimator {
                 EstimatorName::Line => Estimator::Line,

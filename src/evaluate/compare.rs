@@ -2,7 +2,9 @@
 
 use super::mcnemar::{McNemar, mcnemar};
 use super::verdict::{equivalence, smallest_visible, verdict};
-use super::{EQUIVALENT_NATS, Error, Estimate, FEW, Scores, Verdict, ece_of, mean_stderr};
+use super::{
+    EQUIVALENT_NATS, Error, Estimate, FEW, Scores, Verdict, ece_of, mean_stderr, rounding,
+};
 use crate::predictions;
 use crate::random::{below, stream};
 use rayon::prelude::*;
@@ -155,7 +157,9 @@ pub fn compare(
             interval,
             smallest_visible: gain_stderr.map(|stderr| smallest_visible(stderr, df)),
             equivalence_p,
-            verdict: judged.map_or(Verdict::Open, |ends| verdict(ends, equivalence_p)),
+            verdict: judged.map_or(Verdict::Open, |ends| {
+                verdict(ends, equivalence_p, rounding(of_a[i].abs().max(of_b[i].abs())))
+            }),
         }
     });
     let mut differences: Vec<Difference> = differences.collect();

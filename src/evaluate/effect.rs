@@ -1,7 +1,7 @@
 //! A mean difference between two models over training seeds and images, with all that is said about it.
 
 use super::verdict::{equivalence, interval, smallest_visible, verdict};
-use super::{Crossed, Estimate, FEW, FEWEST_SEEDS, Verdict};
+use super::{Crossed, Estimate, FEW, FEWEST_SEEDS, Verdict, rounding};
 use serde::{Deserialize, Serialize};
 
 /// A mean difference over training seeds and images.
@@ -40,7 +40,10 @@ impl Effect {
             interval,
             smallest_visible: error.map(|(stderr, df)| smallest_visible(stderr, df)),
             equivalence_p,
-            verdict: interval.filter(|_| enough).map(|ends| verdict(ends, equivalence_p)),
+            // Means over seeds and images of losses, which are near 1.
+            verdict: interval
+                .filter(|_| enough)
+                .map(|ends| verdict(ends, equivalence_p, rounding(1.0))),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Verdicts on a difference: established, absent up to a margin, or open.
 
-use super::{ROUNDING, student_quantile, student_tail};
+use super::{student_quantile, student_tail};
 use serde::{Deserialize, Serialize};
 
 /// Whether a difference is statistically established.
@@ -52,9 +52,9 @@ pub fn equivalence(mean: f64, stderr: f64, df: f64, margin: f64) -> f64 {
 /// The verdict of a 95% interval and of p of [`equivalence`], if that was tested.
 ///
 /// An interval without 0 establishes a difference, however small. Otherwise p < 0.05 establishes that there
-/// is none beyond the margin. Differences up to [`ROUNDING`] count as none, however consistent they are.
-pub fn verdict([low, high]: [f64; 2], equivalence_p: Option<f64>) -> Verdict {
-    if low.abs().max(high.abs()) <= ROUNDING {
+/// is none beyond the margin. Differences up to `rounding` count as none, however consistent they are.
+pub fn verdict([low, high]: [f64; 2], equivalence_p: Option<f64>, rounding: f64) -> Verdict {
+    if low.abs().max(high.abs()) <= rounding {
         Verdict::Equivalent
     } else if low > 0.0 {
         Verdict::Better
@@ -120,9 +120,10 @@ mod tests {
         ];
         for (mean, stderr, expected) in cases {
             let p = equivalence(mean, stderr, 4.0, EQUIVALENT_NATS);
-            let found = verdict(interval(mean, stderr, 4.0), Some(p));
+            let found = verdict(interval(mean, stderr, 4.0), Some(p), 1e-6);
             assert_eq!(found, expected, "{mean} ± {stderr}");
         }
-        assert_eq!(verdict([-0.001, 0.001], None), Verdict::Open);
+        assert_eq!(verdict([-0.001, 0.001], None, 1e-6), Verdict::Open);
+        assert_eq!(verdict([1e-7, 1e-7], None, 1e-8), Verdict::Better);
     }
 }

@@ -4,7 +4,7 @@ use super::{FixOptions, FixPlan, FixSearch, FixSession, Fixed};
 use crate::calibrate::check_head;
 use crate::checkpoint::Checkpoint;
 use crate::data::DataOptions;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::forecast::Expected;
 use crate::post_train::Place;
 use crate::post_train::search::Tried;
@@ -43,12 +43,26 @@ impl FixCandidate {
         let silent = context.silenced();
         let (checkpoint, place) = (checkpoint.clone(), Place::Nowhere);
         let mut session = FixSession::prepare(options, checkpoint, data, &place, &silent)?;
-        let plan = session.plan_without_budget(0.0, context)?;
+        let plan = match session.plan_without_budget(clock.elapsed().as_secs_f64(), context) {
+            Err(Error::Memory(reason)) => {
+                context.info(&format!("search: no moves: {reason}"));
+                return Ok(None);
+            }
+            plan => plan?,
+        };
         let Some(plan) = session.plan_within(plan, seconds)? else {
-            context.info("search: no time to measure moves");
+            context.info(
+                "search: no moves, because measuring them would take more than half of the time",
+            );
             return Ok(None);
         };
-        let search = session.search(&plan, Some(seconds), context)?;
+        let search = match session.search(&plan, Some(seconds), context) {
+            Err(Error::Refused(reason)) => {
+                context.info(&format!("search: no moves: {reason}"));
+                return Ok(None);
+            }
+            search => search?,
+        };
         if search.steps.is_empty() {
             if let Some(look) = search.looks.first() {
                 context.info(&format!("search: {}", look.sentence()));
@@ -58,7 +72,7 @@ impl FixCandidate {
         let steps: Vec<String> = search
             .steps
             .iter()
-            .map(|step| format!("{} by {}", step.found.label(), step.alpha))
+            .map(|step| format!("{} α={}", step.found.label(), step.alpha))
             .collect();
         let compared = session.compared(&search, context)?;
         let tried = Tried::of_moves(steps.join(", "), &compared, clock.elapsed().as_secs_f64());

@@ -42,6 +42,10 @@ pub struct FixPlan {
     pub images: usize,
     /// Seconds of a round, at most.
     pub round: f64,
+    /// Seconds of a pass over V.
+    pass: f64,
+    /// Seconds of what follows the search.
+    last: f64,
     rates: Rates,
     started: Instant,
     began: f64,
@@ -68,12 +72,12 @@ impl FixPlan {
 
     /// Seconds of a pass over V, as forecast.
     pub(super) fn pass(&self) -> f64 {
-        self.expected.seconds_of(CALIBRATION)
+        self.pass
     }
 
     /// Seconds of what follows the search.
     pub(super) fn last(&self) -> f64 {
-        self.expected.seconds_of(FIGURES)
+        self.last
     }
 
     /// The forecast as one line.
@@ -94,9 +98,6 @@ impl FixPlan {
     }
 }
 
-const CALIBRATION: &str = "calibration";
-const FIGURES: &str = "figures";
-
 impl FixSession {
     /// Forecasts the fix from a few timed passes. `began` is the number of seconds already spent.
     ///
@@ -112,7 +113,7 @@ impl FixSession {
         let (least, seconds) = self.shortest(&plan)?;
         self.plan_within(plan, budget)?.ok_or_else(|| {
             Error::Missing(format!(
-                "`budget`: measuring all moves on {}, and the result, takes about {}; allow that much time",
+                "`budget` is too short: measuring all moves on {} and the result takes about {}; set at least that",
                 images(least),
                 duration(seconds)
             ))
@@ -126,7 +127,9 @@ impl FixSession {
         let so_far = memory::peak_mib().unwrap_or(0) as f64;
         let (images, rates) = self.images_in_memory(context)?;
         let (expected, round) = (Expected::of(Vec::new()), 0.0);
-        let mut plan = FixPlan { expected, images, round, rates, started, began, so_far };
+        let (pass, last) = (0.0, 0.0);
+        let mut plan =
+            FixPlan { expected, images, round, pass, last, rates, started, began, so_far };
         self.forecast(&mut plan)?;
         Ok(plan)
     }
@@ -297,11 +300,12 @@ impl FixSession {
         let part = |name: &str, seconds, peak_mib| Part { name: name.into(), seconds, peak_mib };
         let expected = Expected::of(vec![
             part("so far", plan.elapsed(), plan.so_far),
-            part(CALIBRATION, self.pass(rates, val.len()), self.passing_mib(passes)),
+            part("calibration", self.pass(rates, val.len()), self.passing_mib(passes)),
             part("one round of moves", round, self.search_mib(plan.images, passes)?),
-            part(FIGURES, figures, self.figures_mib(passes)?),
+            part("figures", figures, self.figures_mib(passes)?),
         ]);
         let device_peak_mib = self.model.engine.expected_mib(0);
+        (plan.pass, plan.last) = (self.pass(&plan.rates, val.len()), figures);
         (plan.round, plan.expected) = (round, Expected { device_peak_mib, ..expected });
         Ok(())
     }
@@ -350,7 +354,7 @@ impl FixSession {
         }
         if fits < all {
             context.note(&format!(
-                "moves are measured on {} of V, which need half of the free memory ({free:.0} MiB)",
+                "moves are measured on only {} of V, to use at most half of the free memory ({free:.0} MiB)",
                 images(fits)
             ));
         }

@@ -20,11 +20,11 @@ pub struct FixOptions {
     /// The step length is chosen on V. Each round trains every layer from the current weights.
     #[cfg_attr(feature = "cli", arg(long, value_name = "train,perturbed", value_delimiter = ','))]
     pub also: Vec<Remedy>,
-    /// Time for the whole command, as in 90s, 10m or 2h [default: until no move helps].
+    /// Time limit of the whole command, as in 90s, 10m or 2h [default: no limit].
     ///
     /// The search measures all moves, applies the best and repeats. If one round would exceed the
-    /// budget, it uses fewer images of V. A round starts only if it and the last measurements, of the
-    /// fix and of standard methods, are expected to finish in time.
+    /// budget, it uses fewer images of V. A round starts only if the round and
+    /// the final measurements are expected to finish in time.
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "TIME", value_parser = crate::options::text::seconds)

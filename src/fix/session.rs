@@ -252,7 +252,7 @@ impl FixSession {
         refuse_guessing(&before)?;
         let start = OnV::of(&before);
         context.info(&format!(
-            "calibration: a temperature of {:.3}, fitted on V, takes the NLL on V from {:.4} to {:.4}",
+            "calibration: a temperature of {:.3}, fitted on V, changes the NLL on V from {:.4} to {:.4}",
             start.temperature, start.nll, start.calibrated_nll
         ));
         let searched_on = match budget {
@@ -296,7 +296,7 @@ impl FixSession {
                 out.on_v[1] = self.predict(&out.weights, val, context)?;
                 let after = OnV::of(&out.on_v[1]);
                 context.info(&format!(
-                    "{} by α = {alpha}: NLL on V at the temperature fitted on it from {:.4} to {:.4}, top-1 \
+                    "{}, α = {alpha}: NLL on V, with T fitted on V, from {:.4} to {:.4}, top-1 \
                      from {:.1}% to {:.1}%",
                     one.label(),
                     current.calibrated_nll,

@@ -216,7 +216,7 @@ pub fn measured_again(network: &Network, recipe: &Recipe) -> Vec<Layer> {
 /// How layers are measured again: with one halving of V. More would take longer than many a training of one
 /// layer.
 pub fn remeasure_options() -> MeasureOptions {
-    MeasureOptions { repeats: 1, ..MeasureOptions::default() }
+    MeasureOptions { repeats: 1, raw_too: false, ..MeasureOptions::default() }
 }
 
 /// ΔL and κ of p and u on V, at w* and after training.

@@ -62,6 +62,7 @@ impl Tried {
             method: MOVES.into(),
             perturb: None,
             update: name,
+            lora: None,
             lr: 0.0,
             weight_decay: 0.0,
             epochs: 0,
@@ -83,6 +84,10 @@ impl Tried {
                 None => format!("{} → {}", self.method, self.update),
             },
         }
+    }
+
+    fn is_moves(&self) -> bool {
+        self.method == MOVES
     }
 
     fn is_control(&self) -> bool {
@@ -183,8 +188,8 @@ impl RecipeSearch {
             _ => String::new(),
         };
         format!(
-            "{} of {} recipes tried{shown}; gains are paired differences on V, before − after, with \
-             temperatures cross-fitted on its halves; the best of many is optimistic",
+            "{} of {} recipes tried{shown}; gains are paired differences on V, before − after; \
+             temperatures are cross-fitted on halves of V; the best gain is optimistic, because it was selected",
             self.tried.len(),
             self.recipes
         )
@@ -226,7 +231,8 @@ impl SearchResult {
 ///
 /// Candidates lower the loss after temperature scaling and do not raise the loss before it. The
 /// candidate with the largest gain after temperature scaling, and all within one standard error of
-/// it, are tied. Of these, the one with the lowest loss is chosen.
+/// it, are tied. Of these, moves are chosen, which need no training; otherwise the recipe with the lowest
+/// loss.
 ///
 /// `base` holds the options that all recipes share, such as batch size, precision and cache. Its method
 /// options are used by the methods that read them. With adapters, SGD of a layer with linear layers is tried
@@ -328,8 +334,12 @@ fn best(tried: &[Tried]) -> Option<usize> {
         .collect();
     let (_, top, _) = sound.iter().max_by(|(_, a, _), (_, b, _)| a.mean.total_cmp(&b.mean))?;
     let least = top.mean - top.stderr.unwrap_or(0.0);
-    let level = sound.iter().filter(|(_, calibrated, _)| calibrated.mean >= least);
-    level.max_by(|(_, _, a), (_, _, b)| a.mean.total_cmp(&b.mean)).map(|(place, ..)| *place)
+    let level: Vec<&(usize, Estimate, Estimate)> =
+        sound.iter().filter(|(_, calibrated, _)| calibrated.mean >= least).collect();
+    // The raw loss of moves has a temperature in it, and that of recipes has not.
+    let moves = level.iter().find(|(place, ..)| tried[*place].is_moves());
+    let recipe = level.iter().max_by(|(_, _, a), (_, _, b)| a.mean.total_cmp(&b.mean));
+    moves.or(recipe).map(|(place, ..)| *place)
 }
 
 /// All candidates with their runs, cheapest first.

@@ -21,7 +21,7 @@ use crate::diagnose::findings::{Plan, perturbed_and_updated};
 use crate::error::{Error, Result};
 use crate::forecast::Part;
 use crate::format::{duration, epochs, steps};
-use crate::lora::{Adapters, Base};
+use crate::lora::Adapters;
 use crate::memory;
 use crate::models::Weights;
 use crate::objective::{Examples, Objective};

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Prediction options"))]
 pub struct PredictOptions {
-    /// Images: a folder, with all folders in it, or one file (JPEG, PNG, WebP)
+    /// Images: a folder, including its subfolders, or one file (JPEG, PNG, WebP)
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub data: PathBuf,
     /// Number of classes to list for each image, the most probable first
@@ -87,7 +87,16 @@ impl PredictSession {
         let mut data = DataSet::unlabelled(&options.data)?;
         let mut notes = data.notes.clone();
         notes.extend(leave_out(options.on_bad_sample, &mut data, checkpoint.preprocess.as_ref())?);
-        if !checkpoint.history.iter().any(|step| ["calibrate", "fix"].contains(&&*step.method)) {
+        let split = data.only().map_or(0..0, |split| 0..split.len());
+        let names = split.filter_map(|i| data.only()?.file(i));
+        if let Some(path) = names.filter(|path| path.to_str().is_none()).next() {
+            let path = path.display();
+            return Err(Error::Missing(format!(
+                "{path}: the name is not UTF-8, which reports need: rename it"
+            )));
+        }
+        let last = checkpoint.history.last();
+        if !last.is_some_and(|step| ["calibrate", "fix"].contains(&&*step.method)) {
             notes.push(
                 "planish has not calibrated this checkpoint, so its probabilities may be too high or too low; \
                  `planish calibrate` corrects them"

@@ -255,7 +255,7 @@ pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataE
 pub fn note_few(split: &Split, samples: Option<usize>, context: &Context) {
     if let Some(n) = samples.filter(|&n| n > split.len()) {
         context.note(&format!(
-            "`samples` is {}, and V has {}: all of them are used",
+            "`samples` is {}, but V has only {}; all are used",
             count(n as u64),
             images(split.len())
         ));

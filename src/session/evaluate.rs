@@ -212,8 +212,8 @@ pub fn chosen_before(checkpoint: &Checkpoint, v: &Split) -> Option<String> {
     steps.dedup();
     (!steps.is_empty()).then(|| {
         format!(
-            "{} already used V to choose or check a result: figures on V are optimistic, more so with each \
-             such step; rely on test images, or set `val_data` to images that no step has used",
+            "{} already used V to choose or check a result, so figures on V are optimistic; \
+             rely on test images, or set `val_data` to images that no step has used",
             steps.join(" and ")
         )
     })

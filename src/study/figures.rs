@@ -1,6 +1,7 @@
 //! The figures of a cell, as the log stores them.
 
 use super::CellKind;
+use crate::diagnose::Basis;
 use crate::diagnose::findings::{Findings, Fitted, Gain, InSamplePlan, LayerResult, Loss, Plan};
 use crate::evaluate::{Bound, Detection, Estimate, Summary};
 use crate::post_train::{Compared, Trial};
@@ -38,6 +39,8 @@ pub struct OodFigures {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiagnosisFigures {
+    /// The loss that layers were measured by.
+    pub basis: Basis,
     /// The layers, in the network's order.
     pub layers: Vec<LayerFigures>,
     /// The losses.
@@ -54,13 +57,13 @@ pub struct DiagnosisFigures {
 pub struct LayerFigures {
     /// Its name.
     pub layer: String,
-    /// ΔL of the model with a temperature in its head, nats per example.
+    /// ΔL on the basis, nats per example.
     pub delta_l: Fitted,
     /// The same with temperatures fitted at both ends of the move.
     pub delta_l_calibrated: Fitted,
-    /// κ of the model with a temperature in its head.
+    /// κ on the basis.
     pub kappa: Fitted,
-    /// ΔL and κ of the raw loss.
+    /// ΔL and κ of the raw loss, with the calibrated basis.
     pub raw: Option<Gain>,
     /// Whether the cross-fitted ΔL is significant.
     pub eligible: bool,
@@ -180,6 +183,7 @@ impl From<Summary> for CellFigures {
 impl From<Findings> for CellFigures {
     fn from(found: Findings) -> Self {
         CellFigures::Diagnosis(DiagnosisFigures {
+            basis: found.basis,
             layers: found.layers.into_iter().map(Into::into).collect(),
             loss: found.loss_nats,
             plan: found.plan,

@@ -206,6 +206,7 @@ fn layer(mut row: TableRow, figures: &LayerFigures, of: &DiagnosisFigures) -> Ta
         parameters,
     } = figures;
     one(&mut row, "layer", layer.as_str());
+    one(&mut row, "basis", of.basis.name());
     for (name, fitted) in [
         ("delta_l", Some(*delta_l)),
         ("delta_l_calibrated", Some(*delta_l_calibrated)),

@@ -108,7 +108,8 @@ fn kappas(layers: &[(&str, f64)], plan_in_sample: InSamplePlan) -> CellFigures {
         training_images: None,
     };
     let (layers, plan_in_sample) = (layers.iter().map(layer).collect(), Some(plan_in_sample));
-    CellFigures::Diagnosis(DiagnosisFigures { layers, loss, plan: None, plan_in_sample })
+    let basis = crate::diagnose::Basis::Calibrated;
+    CellFigures::Diagnosis(DiagnosisFigures { basis, layers, loss, plan: None, plan_in_sample })
 }
 
 #[test]

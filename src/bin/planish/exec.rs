@@ -84,6 +84,7 @@ pub fn read() -> anyhow::Result<ChildCommand> {
         // An error ends the parent's line as well.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         remove_temp_files();
+        let _ = writeln!(std::io::stderr(), "planish: standard input was closed: interrupted");
         std::process::exit(INTERRUPTED);
     });
     Ok(command)

@@ -209,7 +209,7 @@ impl Input {
             Report::Evaluation(r) => &r.run,
             Report::Calibration(r) => &r.run,
             Report::Merging(r) => &r.run,
-            Report::Fixing(r) => &r.run,
+            Report::Fixing(r) => &r.run.run,
             Report::Comparison(r) => &r.run,
             Report::Finetuning(r) => &r.run,
             Report::Study(_) | Report::Runs(_) | Report::Layers(_) | Report::Ood(_) => return None,

@@ -14,9 +14,10 @@ const Z: f64 = 1.96;
 /// ΔL and κ with intervals, the plan with its ties, and a table of all figures.
 pub fn layers(findings: &Findings) -> String {
     let (title, beside) = match findings.basis {
-        Basis::Calibrated => {
-            ("ΔL: what moving one layer adds to a temperature", "raw ΔL, without a temperature")
-        }
+        Basis::Calibrated => (
+            "ΔL: loss that moving one layer removes beyond temperature scaling",
+            "raw ΔL, without temperature scaling",
+        ),
         Basis::Raw => {
             ("ΔL: reduction in validation loss from moving one layer", "ΔL beyond a temperature")
         }
@@ -114,9 +115,9 @@ fn plan_words(findings: &Findings) -> String {
     };
     let raw = match (&findings.plan_raw, findings.basis) {
         (Some(plan), Basis::Calibrated) => {
-            format!(" Without a temperature, the plan would be to {}.", told(plan))
+            format!(" Without temperature scaling, the plan would be to {}.", told(plan))
         }
-        (None, Basis::Calibrated) => " Without a temperature, no layer is eligible.".into(),
+        (None, Basis::Calibrated) => " Without temperature scaling, no layer is eligible.".into(),
         (_, Basis::Raw) => String::new(),
     };
     let published = findings.plan_in_sample.as_ref().map_or(String::new(), |plan| {

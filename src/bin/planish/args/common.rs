@@ -27,7 +27,8 @@ pub struct Common {
     /// Random seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
-    /// Write the report to this JSON file; -: to standard output, and the text to standard error
+    /// Write the report to this JSON file; with -, write it to standard output and the text to standard
+    /// error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Do not print progress

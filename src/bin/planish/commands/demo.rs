@@ -2,7 +2,6 @@
 
 use crate::Cli;
 use crate::args::Common;
-use crate::render::print;
 use anyhow::Context;
 use clap::Parser;
 use planish::format::duration;
@@ -123,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ]
     .concat();
     step("Does post-training with PoL improve it more than plain SGD does?", &words, &args.common)?;
-    print(&format!(
+    args.common.print(&format!(
         "\nDone in {}. Files in {}: model/, pretrained/ and data/ (inputs), calibrated/ and fixed/ \
          (checkpoints), calibration.json, diagnosis.json, fix.json and bench.json (reports), fix.html \
          (page), cache/ (activations of frozen layers).",
@@ -155,7 +154,7 @@ fn has_plan(report: &Path) -> anyhow::Result<bool> {
 
 /// Prints a command line and runs it.
 fn step(question: &str, words: &[&str], common: &Common) -> anyhow::Result<()> {
-    print(&format!("\n── {question}\n$ planish {}\n", words.join(" ")))?;
+    common.print(&format!("\n── {question}\n$ planish {}\n", words.join(" ")))?;
     let mut command = Cli::try_parse_from(std::iter::once(&"planish").chain(words))?.command;
     if let Some(own) = command.common() {
         *own = Common { json: own.json.take(), ..common.clone() };

@@ -3,6 +3,7 @@
 use crate::args::{Common, ModelArgs, PlaceArgs};
 use crate::render::fix::text;
 use anyhow::Context;
+use planish::checkpoint::weights_file;
 use planish::data::DataOptions;
 use planish::fix::{FixOptions, FixSession};
 use planish::output;
@@ -48,7 +49,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.html.as_deref().map_or(Ok(()), output::check)?;
     let checkpoint = args.model.open()?;
     let outputs = [args.common.json_file(), args.place.out.as_deref(), args.html.as_deref()];
-    output::spare(&outputs, &checkpoint.path, &args.data.files())?;
+    let before = args.options.pretrained.as_deref().map(weights_file).transpose()?;
+    let read: Vec<&Path> = args.data.files().into_iter().chain(before.as_deref()).collect();
+    output::spare(&outputs, &checkpoint.path, &read)?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let mut session =

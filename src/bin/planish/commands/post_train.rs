@@ -5,6 +5,7 @@ use crate::render::epochs::EpochLog;
 use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use anyhow::{Context, bail};
 use clap::ArgGroup;
+use planish::checkpoint::{check_writable, weights_file};
 use planish::data::DataOptions;
 use planish::fix::{FixCandidate, FixOptions};
 use planish::options::check;
@@ -23,7 +24,7 @@ use planish::run::Running;
 use planish::session::{self, checkpoint_info, saved};
 use planish::train::Epoch;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `post-train`.
 #[derive(clap::Args, Clone, Debug, Serialize, Deserialize)]
@@ -44,12 +45,13 @@ pub struct Args {
     pub data: DataOptions,
     /// Try recipes for this many minutes, then run the best one.
     ///
-    /// First, in at most half of the time, moves without training are measured, as `planish fix` does.
+    /// First, for at most half of the time, moves without training are measured, as in `planish fix`.
     /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
     /// numbers of epochs, then SGD of each block, then SGD, SAM, Friendly-SAM and SL-SAM of all
     /// layers. With --lora, SGD is tried with and without adapters. Moves and recipes are compared by
-    /// calibrated loss on the validation images. Of those within one standard error of the lowest, the
-    /// one with the lowest loss is the best. If the moves are, the result is that of `planish fix`.
+    /// calibrated loss on the validation images. Those within one standard error of the best are tied.
+    /// Of these, moves are chosen and applied as in `planish fix`; otherwise the recipe with the lowest
+    /// raw loss is chosen.
     #[arg(
         long,
         value_name = "MINUTES",
@@ -60,7 +62,7 @@ pub struct Args {
         ],
     )]
     pub search: Option<f64>,
-    /// Weights before fine-tuning; with --search, moves towards them are tried, too
+    /// Weights before fine-tuning; --search also tries moves towards them
     #[arg(long, value_name = "CKPT0", requires = "search", help_heading = "Tuning options")]
     #[serde(default)]
     pub pretrained: Option<PathBuf>,
@@ -124,8 +126,11 @@ impl Args {
 }
 
 /// Said if a search chooses moves.
-const NO_DUMP: &str = "`dump`: nothing was written, because moves were chosen; `planish eval` writes logits of the \
-                       new checkpoint";
+const NO_DUMP: &str = "`dump`: no logits were written, because the search chose moves; run `planish eval` with `dump` \
+                       on the new checkpoint";
+/// The same, for files of epochs.
+const NO_EPOCHS: &str =
+    "no file of epochs was written, because the search chose moves, which need no training";
 
 /// Runs the command.
 ///
@@ -136,11 +141,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     saved::check(args.options.dump.as_deref())?;
     let checkpoint = args.model.open()?;
+    let before = args.pretrained.as_deref().map(weights_file).transpose()?;
+    let read: Vec<&Path> = args.data.files().into_iter().chain(before.as_deref()).collect();
     output::spare(
         &[args.common.json_file(), args.options.dump.as_deref(), args.epochs.csv.as_deref()],
         &checkpoint.path,
-        &args.data.files(),
+        &read,
     )?;
+    args.out.as_deref().map_or(Ok(()), check_writable)?;
     let training = args.options.preset.train(&args.options.train);
     note_precision(training.precision, &args.common);
     args.epochs.check()?;
@@ -168,6 +176,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 report.search = Some(found.search);
                 if args.options.dump.is_some() {
                     report.notes.push(NO_DUMP.into());
+                }
+                if args.epochs.csv.is_some() || args.epochs.tensorboard.is_some() {
+                    report.notes.push(NO_EPOCHS.into());
                 }
                 return super::fix::finish(&args.common, None, &report, &[]);
             }

@@ -66,7 +66,7 @@ fn text(report: &Prediction, written: bool) -> String {
         out += &format!("{count:>7}  {class}\n");
     }
     if counts.len() > SHOWN {
-        out += &format!("and {} more classes\n", counts.len() - SHOWN);
+        out += &format!("        other classes: {}\n", counts.len() - SHOWN);
     }
     if !written {
         out += "\n";
@@ -78,7 +78,7 @@ fn text(report: &Prediction, written: bool) -> String {
         }
         if report.images.len() > LISTED {
             let more = images(report.images.len() - LISTED);
-            out += &format!("and {more} more: write all with --csv\n");
+            out += &format!("{more} not shown; write all with --csv\n");
         }
     }
     for note in &report.notes {

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn reports_of_earlier_versions_are_shown_without_answers() {
         let shown = text(&earlier());
-        assert!(shown.contains("note: The bench is of an earlier version"), "{shown}");
+        assert!(shown.contains("note: This bench report is of an earlier version"), "{shown}");
         assert!(!shown.contains("NLL worse") && !shown.contains("Does the loss fall?"), "{shown}");
     }
 

@@ -45,8 +45,8 @@ pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
             &format!("in-sample, as published: perturb {}, update {}\n", plan.perturb, plan.update);
     }
     match (&findings.plan_raw, findings.basis) {
-        (Some(plan), Basis::Calibrated) => out += &plan_line("without a temperature", plan),
-        (None, Basis::Calibrated) => out += "without a temperature: no plan\n",
+        (Some(plan), Basis::Calibrated) => out += &plan_line("without temperature scaling", plan),
+        (None, Basis::Calibrated) => out += "without temperature scaling: no plan\n",
         (_, Basis::Raw) => {}
     }
     for warning in &findings.warnings {
@@ -60,11 +60,12 @@ pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
 fn basis_line(basis: Basis) -> &'static str {
     match basis {
         Basis::Calibrated => {
-            "A temperature is folded into the head first. ΔL is the gain of moving one layer beyond that. Raw ΔL is \
-             without the temperature, from one split of V.\n"
+            "ΔL is the loss that moving one layer removes beyond temperature scaling. Raw ΔL is measured without \
+             temperature scaling, on one split of V.\n"
         }
         Basis::Raw => {
-            "ΔL is of the model as it is. Beyond T: the same with temperatures fitted before and after the move.\n"
+            "ΔL is measured without temperature scaling. Beyond T is the ΔL of the same move with temperatures \
+             fitted before and after it.\n"
         }
     }
 }
@@ -203,7 +204,13 @@ fn spectra(findings: &Findings) -> String {
             flags.join(", "),
         ]);
     }
-    table.render(Style::of_stdout()) + "\n"
+    let raw = match findings.basis {
+        Basis::Calibrated => {
+            "Eigenvalues and traces are of the loss without temperature scaling.\n"
+        }
+        Basis::Raw => "",
+    };
+    format!("{}\n{raw}", table.render(Style::of_stdout()))
 }
 
 /// A value and its standard error.

@@ -115,7 +115,7 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
     for layer in &report.layers {
         let of = |l: &LayerResult| {
             format!(
-                "ΔL {}, κ {}",
+                "ΔL beyond temperature scaling {}, κ {}",
                 fitted(l.delta_l_nats.cross_fit, l.delta_l_nats.stderr),
                 fitted(l.kappa.cross_fit, l.kappa.stderr)
             )

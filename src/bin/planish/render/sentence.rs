@@ -7,12 +7,12 @@ pub use planish::report::sentence::sentence;
 use planish::report::sentence::{name, rounded};
 
 /// Where the temperature of a calibrated NLL on V comes from.
-pub const CROSS_FITTED: &str = "T for calibrated NLL: cross-fitted on halves";
+pub const CROSS_FITTED: &str = "calibrated NLL: T is cross-fitted on halves of V";
 /// The same for tables with both splits.
-pub const OF_BOTH: &str = "T for calibrated NLL: of validation, cross-fitted on its halves; of test, fitted on \
+pub const OF_BOTH: &str = "calibrated NLL: on validation, T is cross-fitted on halves; on test, T is fitted on \
                            validation";
 /// Where the temperature of a calibrated NLL on test comes from.
-pub const FITTED_ON_V: &str = "T for calibrated NLL: of V";
+pub const FITTED_ON_V: &str = "calibrated NLL: T is fitted on V";
 
 /// One row per figure, then the test of accuracy.
 pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
