@@ -1,12 +1,17 @@
 //! What reports and checkpoints record about post-training.
 
 use super::PostTrainSession;
-use super::result::{MethodInfo, SamInfo, Selection};
+use super::result::{Augmentation, MethodInfo, SamInfo, Selection};
+use crate::cache::CacheDtype;
 use crate::checkpoint::Provenance;
 use crate::error::Result;
+use crate::lora::Adapters;
 use crate::models::Network;
-use crate::train::MethodArgs;
+use crate::session::evaluate::V;
+use crate::train::perturbation::NoMinimum;
 use crate::train::recipe::{Recipe, ResolvedMethod};
+use crate::train::{MethodArgs, Preset, TrainSettings};
+use serde::Serialize;
 
 /// The method, for reports.
 ///
@@ -47,6 +52,36 @@ fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
     })
 }
 
+/// The settings that a checkpoint lists, each under the name of its option.
+#[derive(Serialize)]
+struct RecordedSettings<'a> {
+    #[serde(flatten)]
+    train: &'a TrainSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<Preset>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gamma: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    perturb_batch: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_minimum: Option<NoMinimum>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    perturb_replacement: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sam: Option<SamInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    augmentation: Option<Augmentation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_dtype: Option<CacheDtype>,
+    selected_epoch: usize,
+    precision: &'static str,
+    /// Under [`VALIDATION`](crate::session::evaluate::VALIDATION).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validation: Option<V>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora: Option<serde_json::Value>,
+}
+
 /// The provenance stored in the tuned checkpoint.
 ///
 /// # Errors
@@ -58,31 +93,35 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
     let inherited = parent.filter(|p| p.split.is_some());
     // Keep the training images too, until a run uses others.
     let sample = parent.and_then(|p| p.sample.clone()).filter(|s| s.digest == train.digest());
-    let mut values = serde_json::to_value(settings)?;
-    if let Some(preset) = session.options.preset.preset {
-        values["preset"] = preset.name().into();
-    }
-    if recipe.perturb.is_some() {
-        values["gamma"] = recipe.gamma.into();
-        values["perturb_batch"] = recipe.perturb_batch.into();
-        values["no_minimum"] = recipe.no_minimum.name().into();
-        values["perturb_replacement"] = recipe.perturb_replacement.into();
-    }
-    if let Some(sam) = sam_info(recipe) {
-        values["sam"] = serde_json::to_value(sam)?;
-    }
-    if let Some(augmentation) = session.augmentation() {
-        values["augmentation"] = serde_json::to_value(augmentation)?;
-    }
-    if session.half {
-        values["cache_dtype"] = "bf16".into();
-    }
-    values["selected_epoch"] = selection.selected_epoch.into();
+    let perturbed = recipe.perturb.is_some();
+    let values = serde_json::to_value(RecordedSettings {
+        train: settings,
+        preset: session.options.preset.preset,
+        gamma: perturbed.then_some(recipe.gamma),
+        perturb_batch: perturbed.then_some(recipe.perturb_batch),
+        no_minimum: perturbed.then_some(recipe.no_minimum),
+        perturb_replacement: perturbed.then_some(recipe.perturb_replacement),
+        sam: sam_info(recipe),
+        augmentation: session.augmentation(),
+        cache_dtype: session.half.then_some(CacheDtype::Bf16),
+        selected_epoch: selection.selected_epoch,
+        precision: session.model.precision.name(),
+        validation: session.roles.val.as_ref().map(|val| V {
+            digest: val.digest().into(),
+            images: val.len(),
+            seed: session.seed,
+        }),
+        lora: session.adapters.as_ref().map(Adapters::settings),
+    })?;
+    let update = match &session.adapters {
+        Some(adapters) => adapters.update.name.clone(),
+        None => recipe.update.name.clone(),
+    };
     let method = method_info(recipe, &checkpoint.network, String::new())?;
     Ok(Provenance {
         method: method.name,
         perturb: method.perturb.into_iter().collect(),
-        update: vec![method.update],
+        update: vec![update],
         seed: settings.seed,
         version: env!("CARGO_PKG_VERSION").into(),
         parent_digest: Some(checkpoint.digest.clone()),

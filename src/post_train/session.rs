@@ -28,7 +28,7 @@ use crate::objective::{Examples, Objective};
 use crate::observe::Event as Progress;
 use crate::pixels::Pixels;
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::{V, VALIDATION, chosen_before};
+use crate::session::evaluate::chosen_before;
 use crate::session::{Context, Data, objective, pixels, sample};
 use crate::train::options::keep_or_default;
 use crate::train::recipe::{Recipe, ResolvedMethod};
@@ -438,16 +438,7 @@ impl PostTrainSession {
     }
 
     fn save(&self, trained: &TrainedModel, judged: &Judged) -> Result<Option<SavedCheckpoint>> {
-        let mut provenance = provenance(self, &judged.selection)?;
-        provenance.settings["precision"] = self.model.precision.name().into();
-        if let Some(v) = &self.roles.val {
-            let (digest, images, seed) = (v.digest().into(), v.len(), self.seed);
-            provenance.settings[VALIDATION] = serde_json::to_value(V { digest, images, seed })?;
-        }
-        if let Some(adapters) = &self.adapters {
-            provenance.settings["lora"] = adapters.settings();
-            provenance.update = vec![adapters.update.name.clone()];
-        }
+        let provenance = provenance(self, &judged.selection)?;
         let weights = trained.of_adapters.as_ref();
         if let (Some(adapters), Some(weights), Destination::New(out)) =
             (self.written_adapters(), weights, &self.destination)
