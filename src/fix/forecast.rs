@@ -28,11 +28,9 @@ const FITS: f64 = 20.0;
 const BASELINE: f64 = 0.5;
 /// Images that the time of a fit and of figures is measured on.
 const MANY: usize = 500;
-/// Copies of all weights in the last measurements: moved, as stored, and as read back or of a baseline.
-const COPIES: usize = 3;
 
-/// Freed memory that the program's allocator keeps if memory is not limited, MiB.
-const KEPT: f64 = 40.0;
+/// Least memory of a pass if memory is not limited, MiB: the program's allocator keeps what is freed.
+const KEPT: f64 = 60.0;
 
 /// What a fix will do, and its expected time and memory.
 pub struct FixPlan {
@@ -314,7 +312,8 @@ impl FixSession {
     fn search_mib(&self, images: usize, passes: &Calibration) -> Result<f64> {
         let network = &self.checkpoint.network;
         // The weights of earlier moves, and the logits of the model as given.
-        let kept = 4 * network.parameters() + 8 * self.val()?.len() * network.classes();
+        let moved = self.remedies.moved_len(network);
+        let kept = 4 * moved + 8 * self.val()?.len() * network.classes();
         Ok(self.passing_mib(passes) + self.remedies.held_mib(network, images) + kept as f64 / MIB)
     }
 
@@ -324,14 +323,18 @@ impl FixSession {
         let test = self.roles.test.as_ref().map_or(0, Split::len);
         // Before, after, of a baseline, and two more while they are computed.
         let logits = 5 * (self.val()?.len() + test) * network.classes();
-        let kept = 4 * COPIES * network.parameters() + 8 * logits;
+        // Moved weights and how they are stored, or what was read back; a standard method.
+        let moved = 2 * self.remedies.moved_len(network);
+        let whole = [self.destination.writes(), self.options.pretrained.is_some()];
+        let whole = whole.iter().filter(|held| **held).count() * network.parameters();
+        let kept = 4 * (moved + whole) + 8 * logits;
         Ok(self.passing_mib(passes) + kept as f64 / MIB)
     }
 
     /// Peak memory of evaluating a model, MiB.
     fn passing_mib(&self, passes: &Calibration) -> f64 {
-        let kept = if self.options.limit.mib().is_some() { 0.0 } else { KEPT };
-        passes.resident_mib + passes.wave_mib + kept
+        let least = if self.options.limit.mib().is_some() { 0.0 } else { KEPT };
+        passes.resident_mib + passes.wave_mib.max(least)
     }
 
     fn peak_mib(&self, images: usize, passes: &Calibration) -> Result<f64> {

@@ -40,7 +40,7 @@ pub struct FixSession {
     /// Validation and test images.
     pub roles: Roles,
     pub(super) remedies: RemedySession,
-    destination: Destination,
+    pub(super) destination: Destination,
     pub(super) model: Objective,
     seed: u64,
 }

@@ -102,8 +102,10 @@ pub fn calibrate_passes(
     let network = &model.network;
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
     let peak_mib = memory::peak_mib().unwrap_or(0) as f64;
+    // The images themselves are no part of a pass.
+    let examples = few(model, images, most)?;
+    let held_mib = 4.0 * examples.values.elem_count() as f64 / MIB;
     let (found, peak) = memory::peak_during(|| -> Result<_> {
-        let examples = few(model, images, most)?;
         let n = examples.labels.len() as f64;
         let whole = cost::forward(network, 0..network.stages());
         let logits = model.predict(&examples)?;
@@ -118,7 +120,8 @@ pub fn calibrate_passes(
         Ok((forward, gradient, logits))
     });
     let (forward, gradient, logits) = found?;
-    let wave_mib = peak.map_or_else(|| tape_mib(model), |peak| (peak - resident_mib).max(0.0));
+    let wave = |peak: f64| (peak - resident_mib - held_mib).max(0.0);
+    let wave_mib = peak.map_or_else(|| tape_mib(model), wave);
     let hvp = f64::INFINITY;
     Ok((Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib }, logits))
 }

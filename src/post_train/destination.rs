@@ -120,6 +120,11 @@ pub fn read_back(checkpoint: &Checkpoint, saved: &SavedCheckpoint) -> Result<Wei
 }
 
 impl Destination {
+    /// Whether anything is written.
+    pub fn writes(&self) -> bool {
+        !matches!(self, Destination::Nowhere)
+    }
+
     /// Checks that there is disk space for an updated layer and for a copy of what it replaces.
     ///
     /// # Errors

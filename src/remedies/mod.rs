@@ -133,23 +133,33 @@ impl RemedySession {
     /// Memory held besides the passes themselves, MiB: inputs of the model as it is, of the moved one, and
     /// the next ones; moved weights, and the f64 numbers of the tensor that is moved; logits.
     pub fn held_mib(&self, network: &Network, images: usize) -> f64 {
-        let stages = self.layers.iter().chain(&self.joint).map(|layer| layer.first_stage);
-        let widest = stages.map(|stage| network.activation_len(stage)).max().unwrap_or(0);
-        let joint = match self.moved_together() {
-            0 => 0,
-            _ => self.joint.len(),
-        };
-        // The last is freed memory of another size, which the allocator keeps from the previous stage.
-        let copies = if joint > 1 { 4 } else { 3 };
-        let largest = network.params().iter().map(|p| p.shape.iter().product::<usize>()).max();
+        let stages = || self.layers.iter().chain(&self.joint).map(|layer| layer.first_stage);
+        let len = |stage: Option<usize>| stage.map_or(0, |stage| network.activation_len(stage));
+        let lowest = stages().min();
+        let above = stages().filter(|stage| Some(*stage) > lowest);
+        let inner = above.map(|stage| network.activation_len(stage)).max().unwrap_or(0);
+        let joint = if self.moved_together() > 0 { self.joint.len() } else { 0 };
+        // With joint moves also the next ones, and one of another size that the allocator keeps.
+        let inputs = len(lowest) + if joint > 1 { 3 } else { 1 } * inner;
         // A direction of an epoch has its own weights.
-        let weights = (1 + self.epochs.len()) * network.parameters();
-        let floats = copies * images * widest + weights;
+        let weights = self.moved_len(network) + self.epochs.len() * network.parameters();
         // Of all prefixes at two α; of a move's three points, whole and in halves; of the start.
         let logits = (2 * joint + 2 * 3 + 1) * images * network.classes();
+        let tensors = network.params().iter().map(|p| p.shape.iter().product::<usize>());
         // w, w⁰, their difference, and its multiple.
-        let doubles = logits + 4 * largest.unwrap_or(0);
-        (4 * floats + 8 * doubles) as f64 / (1 << 20) as f64
+        let doubles = logits + 4 * tensors.max().unwrap_or(0);
+        (4 * (images * inputs + weights) + 8 * doubles) as f64 / (1 << 20) as f64
+    }
+
+    /// Numbers in the weights of the largest move.
+    pub(crate) fn moved_len(&self, network: &Network) -> usize {
+        let params = network.params();
+        let len = |i: &usize| params[*i].shape.iter().product::<usize>();
+        let layer = |layer: &Layer| layer.tensors.iter().map(len).sum();
+        match self.moved_together() {
+            0 => self.layers.iter().map(layer).max().unwrap_or(0),
+            _ => network.parameters(),
+        }
     }
 
     /// Number of directions that layers are moved together along.
