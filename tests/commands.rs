@@ -306,7 +306,7 @@ fn more_samples_than_images_are_noted() {
         ["diagnose", &bench.model, "--data", &bench.data, "--layer", "head", "--samples", "999"];
     let done = bench.run(&words);
     assert!(done.success, "{}", done.errors);
-    let note = "--samples is 999, but V has only 20 images: all of them are used";
+    let note = "--samples is 999, but V has only 20 images; all are used";
     let told = done.output + &done.errors;
     assert!(told.contains(note), "{told}");
 }

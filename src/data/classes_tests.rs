@@ -292,3 +292,32 @@ fn training_splits_are_numbered_by_the_first() {
         "{error}"
     );
 }
+
+#[test]
+fn names_in_lists_are_matched_as_those_of_class_folders() {
+    let (found, notes) =
+        labels(data("csv", &["bird", "cat", "dog"], 1), &["cat", "dog", "bird"]).unwrap();
+    assert_eq!((found, notes.len()), (vec![2, 0, 1], 0));
+    let error = labels(data("csv", &["bird", "cta"], 1), &["cat", "bird"]).unwrap_err();
+    assert!(error.to_string().contains("cta"), "{error}");
+}
+
+#[test]
+fn numbers_in_lists_are_names_if_the_checkpoint_has_numerals_in_another_order() {
+    let numbered = |values: &[u32]| {
+        let mut files = Files::default();
+        files.add("folder".as_ref(), (0..values.len()).map(|i| format!("{i}.png").into()));
+        let split = Split::of_files("list.csv", "all", files, values.to_vec(), None);
+        DataSet { path: "list.csv".into(), kind: "csv", notes: Vec::new(), splits: vec![split] }
+    };
+    let mut sorted: Vec<String> = (0..12).map(|i| i.to_string()).collect();
+    sorted.sort();
+    let sorted: Vec<&str> = sorted.iter().map(String::as_str).collect();
+    assert_eq!(sorted[..4], ["0", "1", "10", "11"]);
+    assert_eq!(labels(numbered(&[10, 2, 0, 11]), &sorted).unwrap().0, [2, 4, 0, 3]);
+    let error = labels(numbered(&[12]), &sorted).unwrap_err();
+    assert!(error.to_string().contains("12"), "{error}");
+    // In order, or with other names, they are numbers of classes.
+    assert_eq!(labels(numbered(&[2, 1]), &["0", "1", "2"]).unwrap().0, [2, 1]);
+    assert_eq!(labels(numbered(&[2, 1]), &["cat", "dog", "emu"]).unwrap().0, [2, 1]);
+}

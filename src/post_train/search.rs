@@ -597,6 +597,11 @@ mod tests {
             taken.starts_with("a search on V chose fix: embed (toward) by 0.8; its gain"),
             "{taken}"
         );
+        // In a tie, moves are chosen although their raw loss is higher; otherwise the best is.
+        let of_moves =
+            |calibrated| Tried { method: MOVES.into(), epochs: 0, ..tried(0.1, calibrated, 0.004) };
+        assert_eq!(best(&[tried(0.2, 0.03, 0.004), of_moves(0.027)]), Some(1));
+        assert_eq!(best(&[tried(0.2, 0.03, 0.004), of_moves(0.02)]), Some(0));
         // A gain that rounding explains is none.
         let rounding = Estimate { mean: 1e-9, stderr: Some(1e-9) };
         let temperature = Tried { calibrated_nll_gain: Some(rounding), ..moves };

@@ -25,17 +25,20 @@ pub struct LoraOptions {
     #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub rslora: bool,
     /// Also train the norm of each row of the adapted weights (DoRA)
-    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub dora: bool,
     /// Linear layers with adapters: qkv, proj, fc1, fc2, or the library's own names such as query,
     /// comma-separated [default: all]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", value_delimiter = ','))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "LIST", value_delimiter = ',', hide_short_help = true)
+    )]
     pub targets: Option<Vec<String>>,
     /// Also freeze the head
-    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub freeze_head: bool,
     /// Write a whole checkpoint with the adapters merged, instead of peft's adapter folder
-    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub merge: bool,
 }
 

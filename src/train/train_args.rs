@@ -32,10 +32,10 @@ pub struct TrainArgs {
     /// Highest learning rate [default: 0.01]
     #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", allow_negative_numbers = true))]
     pub lr: Option<f64>,
-    /// Learning rate after the warm-up: cosine decay to 0, linear decay to 0, or constant [default: cosine]
+    /// Learning rate after the warm-up: cosine or linear, which both decay to 0, or constant [default: cosine]
     #[cfg_attr(
         feature = "cli",
-        arg(long, value_enum, value_name = "cosine|linear|constant", hide_possible_values = true)
+        arg(long, value_enum, value_name = "SHAPE", hide_possible_values = true)
     )]
     pub schedule: Option<Shape>,
     /// Epochs of linear warm-up; 0.5 is half an epoch [default: 0]
