@@ -37,7 +37,13 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult], basis: Basis) -> Stri
                 estimate(gain)
             )
         }
-        None => "after temperature scaling, no layer has a significant ΔL.".into(),
+        None => match basis {
+            Basis::Calibrated => "after temperature scaling, no layer has a significant ΔL.".into(),
+            Basis::Raw => {
+                "after temperature scaling, no move along the raw gradient has a significant gain."
+                    .into()
+            }
+        },
     };
     start + &rest
 }

@@ -5,7 +5,7 @@ use super::score::{Pair, Unusable, predict, usable};
 use crate::checkpoint::Checkpoint;
 use crate::data::Split;
 use crate::error::Result;
-use crate::evaluate::losses;
+use crate::evaluate::{Bound, fit, losses};
 use crate::objective::Objective;
 use crate::train::Keep;
 use crate::train::run::Outcome;
@@ -83,12 +83,14 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         }
         _ => None,
     };
-    // As in the training guard: no fitted model has such a loss on its own classes.
+    // A high loss alone may be overconfidence, which a temperature removes.
     let guessing = (case.model.network.classes() as f64).ln();
+    let no_temperature_helps =
+        || on_v.as_ref().is_some_and(|pair| fit(&pair[0]).bound == Some(Bound::Guessing));
     let problem = match figures {
-        Some((before, ..)) if before > guessing + 1.0 => Some(format!(
-            "the input's loss on V is {before:.4}, worse than guessing ({guessing:.4}): its labels \
-             or preprocessing probably differ from its training"
+        Some((before, ..)) if before > guessing + 1.0 && no_temperature_helps() => Some(format!(
+            "the input's loss on V is {before:.4}, and at any temperature it is no better than guessing \
+             ({guessing:.4}): its labels or preprocessing probably differ from its training"
         )),
         _ => problem,
     };

@@ -88,8 +88,8 @@ impl PredictSession {
         let mut notes = data.notes.clone();
         notes.extend(leave_out(options.on_bad_sample, &mut data, checkpoint.preprocess.as_ref())?);
         let split = data.only().map_or(0..0, |split| 0..split.len());
-        let names = split.filter_map(|i| data.only()?.file(i));
-        if let Some(path) = names.filter(|path| path.to_str().is_none()).next() {
+        let mut names = split.filter_map(|i| data.only()?.file(i));
+        if let Some(path) = names.find(|path| path.to_str().is_none()) {
             let path = path.display();
             return Err(Error::Missing(format!(
                 "{path}: the name is not UTF-8, which reports need: rename it"

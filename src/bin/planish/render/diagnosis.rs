@@ -61,7 +61,8 @@ fn basis_line(basis: Basis) -> &'static str {
     match basis {
         Basis::Calibrated => {
             "ΔL is the loss that moving one layer removes beyond temperature scaling. Raw ΔL is measured without \
-             temperature scaling, on one split of V.\n"
+             temperature scaling, on one split of V. For the head, κ, ‖w‖ and ‖Δw‖ are of its weights divided by \
+             the temperature.\n"
         }
         Basis::Raw => {
             "ΔL is measured without temperature scaling. Beyond T is the ΔL of the same move with temperatures \

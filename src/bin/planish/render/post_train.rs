@@ -115,7 +115,7 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
     for layer in &report.layers {
         let of = |l: &LayerResult| {
             format!(
-                "ΔL beyond temperature scaling {}, κ {}",
+                "ΔL beyond temperature scaling {}, κ {} (one split of V)",
                 fitted(l.delta_l_nats.cross_fit, l.delta_l_nats.stderr),
                 fitted(l.kappa.cross_fit, l.kappa.stderr)
             )
