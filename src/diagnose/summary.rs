@@ -81,12 +81,12 @@ pub(super) fn warnings(
     }
     if !planned {
         let beyond = match basis {
-            Basis::Calibrated => "beyond the temperature, ",
+            Basis::Calibrated => " beyond temperature scaling",
             Basis::Raw => "",
         };
         out.push(format!(
-            "there is no plan: {beyond}no layer has a cross-fit ΔL significantly above 0 on {images} \
-             images: use more images, or set `perturb` and `update`"
+            "there is no plan, because no layer has a significant cross-fit ΔL{beyond} on these {images} images; \
+             use more images, or set `perturb` and `update`"
         ));
     }
     out

@@ -1,7 +1,7 @@
 //! Classes of images without labels.
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{DamagedFile, DataInfo, DataSet, OnBadSample};
+use crate::data::{DamagedFile, DataInfo, DataSet, OnBadSample, Split};
 use crate::error::{Error, Result};
 use crate::options::check;
 use crate::predictions::Predictions;
@@ -87,9 +87,10 @@ impl PredictSession {
         let mut data = DataSet::unlabelled(&options.data)?;
         let mut notes = data.notes.clone();
         notes.extend(leave_out(options.on_bad_sample, &mut data, checkpoint.preprocess.as_ref())?);
-        let split = data.only().map_or(0..0, |split| 0..split.len());
-        let mut names = split.filter_map(|i| data.only()?.file(i));
-        if let Some(path) = names.find(|path| path.to_str().is_none()) {
+        let files = |split: &Split| {
+            (0..split.len()).find_map(|i| split.file(i).filter(|path| path.to_str().is_none()))
+        };
+        if let Some(path) = data.only().and_then(files) {
             let path = path.display();
             return Err(Error::Missing(format!(
                 "{path}: the name is not UTF-8, which reports need: rename it"
