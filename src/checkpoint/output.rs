@@ -73,7 +73,7 @@ pub fn check_writable(out: &Path) -> Result<(), Error> {
 /// [`Error::Output`], with the bytes needed and free.
 pub fn check_space(out: &Path, bytes: u64) -> Result<(), Error> {
     let above = nearest_folder(out);
-    // Some file systems cannot tell.
+    // Some file systems do not report their free space.
     let free = fs4::available_space(above).unwrap_or(u64::MAX);
     match free >= bytes {
         true => Ok(()),

@@ -99,7 +99,7 @@ fn no_classes(root: &Path, top: &[Child]) -> Error {
     }
 }
 
-/// Mentions files of containers, which are not read.
+/// Names containers of images that are not read: Parquet and tar.
 fn unread(top: &[Child]) -> &'static str {
     let ends = |end: &str| top.iter().any(|child| child.name.to_lowercase().ends_with(end));
     match (ends(".parquet"), ends(".tar")) {

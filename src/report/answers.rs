@@ -27,7 +27,7 @@ pub fn answer_tables(report: &BenchReport) -> Vec<AnswerTable> {
 pub fn unanswered_note(report: &BenchReport) -> Option<&'static str> {
     let unanswered = report.rows.iter().all(|row| row.answers.is_none());
     unanswered.then_some(
-        "This bench report is of an earlier version of planish. Its report has no verdicts that account for \
+        "This bench report is of an earlier version of planish. It has no verdicts that account for \
          the test images; run bench again to get them.",
     )
 }

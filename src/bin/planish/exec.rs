@@ -81,7 +81,7 @@ pub fn read() -> anyhow::Result<ChildCommand> {
     let command =
         serde_json::from_str(&text).context("expected a command as JSON on standard input")?;
     std::thread::spawn(|| {
-        // An error ends the parent's line as well.
+        // An error means the same as the end of the input: the parent is gone.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         remove_temp_files();
         let _ = writeln!(std::io::stderr(), "planish: standard input was closed: interrupted");
