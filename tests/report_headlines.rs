@@ -47,8 +47,12 @@ fn head(page: &str) -> &str {
     page.split_once("<nav").unwrap().0
 }
 
+/// To two digits of its standard error.
 fn nll(report: &Value, split: &str, when: &str) -> String {
-    format!("{:.4}", report[split][when]["nll"].as_f64().unwrap())
+    let of = |key: &str| report[split][when][key].as_f64().unwrap();
+    let (mean, stderr) = (of("nll"), of("nll_stderr"));
+    let places = (1.0 - stderr.log10().floor()).max(0.0) as usize;
+    format!("{mean:.places$} ± {stderr:.places$}")
 }
 
 #[test]
@@ -90,6 +94,9 @@ fn kept_runs_are_the_headline_and_refused_runs_are_marked() {
     assert!(head(&text).contains(expected), "{}", head(&text));
     assert!(head(&text).contains(&format!("{} before", nll(&kept, "test", "before"))));
     assert!(head(&text).contains("SGD → *, test: On these 20 images"), "{}", head(&text));
+    let forced = "kept.json: SGD → * was written although it is worse than the input on V.";
+    assert!(head(&text).contains(forced), "{}", head(&text));
+    assert!(text.contains("<h1>SGD → *, evaluation: "), "{}", head(&text));
 
     // A file of an earlier build contains no reason, but the run is still marked as refused.
     let mut old = refused.clone();

@@ -3,10 +3,12 @@
 //! It is bilinear in x and w, so tangents follow from the product rule, as for matrix products: ẏₖ =
 //! conv(ẋₖ, w) + conv(x, ẇₖ). An absent tangent takes no time.
 //!
-//! On the CPU, a task computes 16 neighbouring channels of one image. It copies them from the rows
-//! of x to a compact grid with zeros on the left and right. There, all reads are contiguous, and no
-//! inner loop tests for borders. Every number has one fixed order of sums, so results have the same
-//! bits for any number of threads.
+//! On the CPU, 16 neighbouring channels are computed at a time. A task has some such groups of one
+//! image. It copies them from the rows of x to a grid with the columns of a group next to each
+//! other, and zeros on the left and right. There, all reads are contiguous, and no inner loop tests
+//! for borders. A task reads whole rows of x in order, as far as its groups reach, because reading
+//! a single group from each token is slow. Every number has one fixed order of sums, so results
+//! have the same bits for any number of threads and of groups in a task.
 
 use crate::cpu::{Output, run_serially, uninitialized};
 #[cfg(feature = "cuda")]
@@ -156,64 +158,81 @@ fn filters<E: Element>(w: &[E], sizes: &Sizes, turned: bool) -> Vec<Pixel<E>> {
     pixels
 }
 
-/// A group of channels of one image of a plane (B, H·W, C).
+/// Some neighbouring groups of channels.
+#[derive(Clone, Copy)]
+struct Groups {
+    /// The first group.
+    first: usize,
+    /// Their number.
+    count: usize,
+}
+
+/// Bytes of the rows that a task works on at a time: a part of a core's second cache.
+const WINDOW: usize = 1 << 18;
+
+impl Groups {
+    /// Groups of a task, if the rows that it works on have `pixels` pixels a group: as many as fit
+    /// the cache, but not so many that threads have nothing to do.
+    fn per_task<E>(s: &Sizes, pixels: usize, parts: usize) -> usize {
+        let fitting = WINDOW / (pixels * size_of::<Pixel<E>>()).max(1);
+        let threads = if run_serially() { 1 } else { 4 * rayon::current_num_threads() };
+        fitting.min(parts * s.groups() / threads).clamp(1, s.groups().max(1))
+    }
+
+    /// Part `i` of all groups, `per_task` in each.
+    fn part(i: usize, per_task: usize, s: &Sizes) -> Self {
+        let first = i * per_task;
+        Groups { first, count: per_task.min(s.groups() - first) }
+    }
+}
+
+/// Groups of channels of one image of a plane (B, H·W, C).
 #[derive(Clone, Copy)]
 struct Source<'a, E> {
     /// The image.
     image: &'a [E],
     /// C.
     channels: usize,
-    /// The first channel of the group, and the count of its channels.
-    group: (usize, usize),
+    /// The groups.
+    groups: Groups,
     /// H and W.
     grid: [usize; 2],
 }
 
 impl<'a, E: Element> Source<'a, E> {
-    /// Task `task` of a plane: group of channels `task % groups` of image `task / groups`.
     #[inline(always)]
-    fn new(plane: &'a [E], task: usize, s: &Sizes, grid: [usize; 2]) -> Self {
-        let (size, first) = (grid[0] * grid[1] * s.channels, task % s.groups() * GROUP);
-        let image = &plane[task / s.groups() * size..][..size];
-        let count = (s.channels - first).min(GROUP);
-        Self { image, channels: s.channels, group: (first, count), grid }
+    fn new(plane: &'a [E], image: usize, groups: Groups, s: &Sizes, grid: [usize; 2]) -> Self {
+        let size = grid[0] * grid[1] * s.channels;
+        Self { image: &plane[image * size..][..size], channels: s.channels, groups, grid }
     }
 
-    /// Copies rows `rows` to a grid of pixels whose rows have `width` columns. Column j becomes
-    /// column `left` + j; columns outside the grid are left out.
+    /// Copies rows `rows` to grids of pixels (groups, H, `width`). Column j becomes column `left` +
+    /// j; columns outside the grid are left out.
     #[inline(always)]
     fn copy(&self, rows: Range<usize>, (width, left): (usize, isize), to: &mut [Pixel<E>]) {
-        let (columns, (first, count)) = (self.grid[1], self.group);
+        let ([height, columns], Groups { first, count }) = (self.grid, self.groups);
         let start = (-left).max(0) as usize;
         let end = (width as isize - left).min(columns as isize).max(start as isize) as usize;
+        let channels = (self.channels - first * GROUP).min(count * GROUP);
         for r in rows {
             let row = &self.image[r * columns * self.channels..][..columns * self.channels];
-            let to = &mut to[r * width..][..width];
             for j in start..end {
-                let from = &row[j * self.channels + first..][..count];
-                let pixel = &mut to[(j as isize + left) as usize];
-                match from.try_into() {
-                    Ok(whole) => pixel.0 = whole,
-                    Err(_) => pixel.0[..count].copy_from_slice(from),
+                let from = &row[j * self.channels + first * GROUP..][..channels];
+                let column = (j as isize + left) as usize;
+                for (g, from) in from.chunks(GROUP).enumerate() {
+                    let pixel = &mut to[(g * height + r) * width + column];
+                    match from.try_into() {
+                        Ok(whole) => pixel.0 = whole,
+                        Err(_) => pixel.0[..from.len()].copy_from_slice(from),
+                    }
                 }
             }
         }
     }
 }
 
-/// Rows between the row that is computed and the one whose memory is prefetched. The tokens of a
-/// group are too far apart for the prefetcher of a core.
+/// Rows between the row that is computed and the one whose memory is prefetched for writing.
 const AHEAD: usize = 2;
-
-/// Address of the group's channels at the first token of row `row` of a plane (B, H·W, C), for
-/// prefetching. Rows past the end of the image continue in the next task. The address may be
-/// outside the plane.
-#[inline(always)]
-fn ahead<E>(plane: *const E, task: usize, row: usize, s: &Sizes, grid: [usize; 2]) -> *const E {
-    let (task, row) = if row < grid[0] { (task, row) } else { (task + 1, row - grid[0]) };
-    let token = (task / s.groups() * grid[0] + row) * grid[1];
-    plane.wrapping_add(token * s.channels + task % s.groups() * GROUP)
-}
 
 /// Work divided into tasks that a SIMD level runs.
 trait Tasks<E: Element>: Sync {
@@ -247,8 +266,8 @@ fn run_tasks<E: Element>(tasks: &impl Tasks<E>, count: usize) {
         // SAFETY: the processor supports `best`, and each task runs once.
         unsafe {
             match simd {
-                Simd::Avx512 => run_avx512(tasks, task, scratch),
-                Simd::Avx2 => run_avx2(tasks, task, scratch),
+                Simd::Avx512 if E::HAS_AVX512 => run_avx512(tasks, task, scratch),
+                Simd::Avx512 | Simd::Avx2 => run_avx2(tasks, task, scratch),
                 Simd::Plain => tasks.run::<E>(task, scratch),
             }
         }
@@ -286,9 +305,11 @@ fn product_rule(plane: usize, [a, b]: [usize; 2]) -> Vec<[usize; 2]> {
     }
 }
 
-/// Correlations with a filter per channel. A task is a group of channels of one image.
+/// Correlations with a filter per channel. A task is some groups of channels of one image.
 struct Correlate<'a, E> {
     sizes: Sizes,
+    /// Groups of a task; the last task of an image may have fewer.
+    per_task: usize,
     inputs: Vec<&'a [E]>,
     filters: Vec<Vec<Pixel<E>>>,
     sums: Vec<Sum<'a, E>>,
@@ -308,8 +329,17 @@ macro_rules! unrolled {
     };
 }
 
-/// A group of channels of one image in every plane of an operand.
+/// Groups of channels of one image, (groups, H, columns), in every plane of an operand.
 type Grids<E> = Vec<Vec<Pixel<E>>>;
+
+/// A group of a task: image, group, and the place of the group among the task's.
+#[derive(Clone, Copy)]
+struct Place {
+    image: usize,
+    group: usize,
+    /// Index of the group among the task's.
+    index: usize,
+}
 
 impl<E: Element> Correlate<'_, E> {
     /// Columns `j..j + P` of row `i` of a sum. Takes V filter columns at a time, a divisor of kw, so
@@ -318,13 +348,14 @@ impl<E: Element> Correlate<'_, E> {
     unsafe fn columns<L: Lane<Element = E>, const P: usize, const V: usize>(
         &self,
         sum: &Sum<E>,
-        (task, i, j): (usize, usize, usize),
+        (place, i, j): (Place, usize, usize),
         lane: usize,
         grids: &Grids<E>,
-        next: &[*const E],
+        next: *const E,
     ) -> usize {
         let (s, kw) = (&self.sizes, self.sizes.kernel[1]);
-        let (image, group) = (task / s.groups(), task % s.groups());
+        let Place { image, group, index } = place;
+        let row_of = |row: usize| (index * s.from[0] + row) * s.padded() + j;
         let channel = group * GROUP + lane;
         let count = (s.channels - channel).min(L::COUNT);
         let start = match sum.bias {
@@ -337,15 +368,15 @@ impl<E: Element> Correlate<'_, E> {
             },
             None => L::splat(0.0),
         };
-        for line in next {
+        if lane == 0 {
             for p in 0..P {
-                prefetch(line.wrapping_add((j + p) * s.channels));
+                prefetch(next.wrapping_add((j + p) * s.channels));
             }
         }
         let mut sums = [start; P];
         for &[input, filter] in &sum.terms {
             for u in s.filter_rows(i) {
-                let row = &grids[input][s.row(i, u) * s.padded() + j..][..P + kw - 1];
+                let row = &grids[input][row_of(s.row(i, u))..][..P + kw - 1];
                 let weights = &self.filters[filter][group * s.area() + u * kw..][..kw];
                 for (v, weights) in weights.chunks_exact(V).enumerate() {
                     let row = &row[v * V..][..P + V - 1];
@@ -389,14 +420,14 @@ impl<E: Element> Correlate<'_, E> {
     unsafe fn row<L: Lane<Element = E>, const V: usize>(
         &self,
         sum: &Sum<E>,
-        (task, i): (usize, usize),
+        (place, i): (Place, usize),
         lane: usize,
         grids: &Grids<E>,
-        next: &[*const E],
+        next: *const E,
     ) {
         let (mut j, width) = (0, self.sizes.to[1]);
         while j < width {
-            let at = (task, i, j);
+            let at = (place, i, j);
             // SAFETY: the caller's contract; at least as many columns are left.
             j += unsafe {
                 match width - j {
@@ -420,45 +451,40 @@ impl<E: Element> Tasks<E> for Correlate<'_, E> {
     type Scratch = Grids<E>;
 
     fn scratch(&self) -> Grids<E> {
-        let size = self.sizes.from[0] * self.sizes.padded();
+        let size = self.per_task * self.sizes.from[0] * self.sizes.padded();
         self.inputs.iter().map(|_| Pixel::zeros(size)).collect()
     }
 
     #[inline(always)]
     unsafe fn run<L: Lane<Element = E>>(&self, task: usize, grids: &mut Grids<E>) {
         let (s, mut copied) = (&self.sizes, 0);
-        let count = (s.channels - task % s.groups() * GROUP).min(GROUP);
+        let parts = s.groups().div_ceil(self.per_task);
+        let (image, groups) = (task / parts, Groups::part(task % parts, self.per_task, s));
         for i in 0..s.to[0] {
             // Copies rows shortly before they are read, so that they are still in the cache.
             let below = i as isize + s.kernel[0] as isize - s.padding[0];
             let rows = copied..below.clamp(copied as isize, s.from[0] as isize) as usize;
             for (input, grid) in self.inputs.iter().zip(grids.iter_mut()) {
                 let side = (s.padded(), s.padding[1]);
-                Source::new(input, task, s, s.from).copy(rows.clone(), side, grid);
+                Source::new(input, image, groups, s, s.from).copy(rows.clone(), side, grid);
             }
             copied = rows.end;
-            for (k, sum) in self.sums.iter().enumerate() {
-                let row = below.max(0) as usize + AHEAD;
-                let x = self.inputs.get(k).map_or(std::ptr::null(), |input| input.as_ptr());
-                let next = [
-                    ahead(sum.out.0.cast_const(), task, i + AHEAD, s, s.to),
-                    ahead(x, task, row, s, s.from),
-                ];
-                for lane in (0..count).step_by(L::COUNT) {
-                    let next = if lane == 0 { &next[..] } else { &[] };
-                    // SAFETY: the caller's contract.
-                    unsafe {
-                        match s.kernel[1] {
-                            kw if kw % 7 == 0 => {
-                                self.row::<L, 7>(sum, (task, i), lane, grids, next);
+            for sum in &self.sums {
+                for index in 0..groups.count {
+                    let group = groups.first + index;
+                    let at = (Place { image, group, index }, i);
+                    let row = (image * s.to[0] + i + AHEAD) * s.to[1] * s.channels;
+                    let next = sum.out.0.cast_const().wrapping_add(row + group * GROUP);
+                    let count = (s.channels - group * GROUP).min(GROUP);
+                    for lane in (0..count).step_by(L::COUNT) {
+                        // SAFETY: the caller's contract.
+                        unsafe {
+                            match s.kernel[1] {
+                                kw if kw % 7 == 0 => self.row::<L, 7>(sum, at, lane, grids, next),
+                                kw if kw % 5 == 0 => self.row::<L, 5>(sum, at, lane, grids, next),
+                                kw if kw % 3 == 0 => self.row::<L, 3>(sum, at, lane, grids, next),
+                                _ => self.row::<L, 1>(sum, at, lane, grids, next),
                             }
-                            kw if kw % 5 == 0 => {
-                                self.row::<L, 5>(sum, (task, i), lane, grids, next);
-                            }
-                            kw if kw % 3 == 0 => {
-                                self.row::<L, 3>(sum, (task, i), lane, grids, next);
-                            }
-                            _ => self.row::<L, 1>(sum, (task, i), lane, grids, next),
                         }
                     }
                 }
@@ -467,52 +493,54 @@ impl<E: Element> Tasks<E> for Correlate<'_, E> {
     }
 }
 
-/// Pixels of a band of rows of gy and x. In f32 that is 32 KiB, about a core's first cache.
-const BAND: usize = 512;
+/// Pixels of a band of rows of gy and x. In f32 that is 24 KiB, so that a group's band stays in a
+/// core's first cache.
+const BAND: usize = 384;
+
+/// Rows of gy in a band.
+fn band(s: &Sizes) -> usize {
+    (BAND / (s.to[1] + s.padded())).max(1)
+}
 
 /// Σ over terms and images of gy[i, j] x[i + u − top, j + v − left]: planes of gw. A task is a
-/// range of images and a group of channels.
+/// range of images and some groups of channels.
 struct WeightGradient<'a, E> {
     sizes: Sizes,
+    /// Groups of a task; the last task of a range may have fewer.
+    per_task: usize,
     x: Vec<&'a [E]>,
     gy: Vec<&'a [E]>,
     /// Terms of each plane: indices into gy and x.
     planes: Vec<Vec<[usize; 2]>>,
     /// Number of ranges of images.
     ranges: usize,
-    /// Sums of each task: (planes, kh·kw) pixels.
+    /// Sums of each range and group: (planes, kh·kw) pixels.
     partial: Raw<Pixel<E>>,
 }
 
 impl<E: Element> WeightGradient<'_, E> {
     /// Adds the sums over rows `rows` of one image for filter columns `v..v + V` of row `u` to
     /// `to`. R neighbouring columns of gy have their own sums, so that a core can add several at a
-    /// time. Also prefetches as many tokens from `next` on, if it is not null.
+    /// time.
     #[inline(always)]
     unsafe fn columns<L: Lane<Element = E>, const V: usize, const R: usize>(
         &self,
         terms: &[[usize; 2]],
         (rows, u, v): (&Range<usize>, usize, usize),
-        lane: usize,
-        (gy, x, next): (&Grids<E>, &Grids<E>, *const E),
+        (lane, index): (usize, usize),
+        (gy, x): (&Grids<E>, &Grids<E>),
         to: &mut [Pixel<E>],
     ) -> usize {
         let (s, width) = (&self.sizes, self.sizes.to[1]);
         let mut sums = [[L::splat(0.0); V]; R];
-        let next_is_null = next.is_null();
         for &[g, a] in terms {
             let inside = s.rows(u);
             for i in rows.start.max(inside.start)..rows.end.min(inside.end) {
-                let g = &gy[g][i * width..][..width];
-                let row = &x[a][s.row(i, u) * s.padded() + v..][..width + V - 1];
-                let next = next.wrapping_add((i - rows.start) * width * s.channels);
+                let g = &gy[g][(index * s.to[0] + i) * width..][..width];
+                let row = (index * s.from[0] + s.row(i, u)) * s.padded() + v;
+                let row = &x[a][row..][..width + V - 1];
                 let mut j = 0;
                 while j + R <= width {
-                    if !next_is_null {
-                        for r in 0..R {
-                            prefetch(next.wrapping_add((j + r) * s.channels));
-                        }
-                    }
                     let (g, row) = (&g[j..j + R], &row[j..j + R + V - 1]);
                     for (r, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: the caller's contract.
@@ -557,14 +585,13 @@ impl<E: Element> WeightGradient<'_, E> {
         &self,
         terms: &[[usize; 2]],
         (rows, u): (&Range<usize>, usize),
-        lane: usize,
-        (gy, x, next): (&Grids<E>, &Grids<E>, *const E),
+        lane: (usize, usize),
+        grids: (&Grids<E>, &Grids<E>),
         to: &mut [Pixel<E>],
     ) {
         let mut v = 0;
         while v < self.sizes.kernel[1] {
-            let (at, first) = ((rows, u, v), v == 0 && lane == 0);
-            let grids = (gy, x, if first { next } else { std::ptr::null() });
+            let at = (rows, u, v);
             // SAFETY: the caller's contract; at least as many columns are left.
             v += unsafe {
                 match self.sizes.kernel[1] - v {
@@ -584,7 +611,7 @@ impl<E: Element> Tasks<E> for WeightGradient<'_, E> {
 
     fn scratch(&self) -> Self::Scratch {
         let s = &self.sizes;
-        let [gy, x] = [s.to[0] * s.to[1], s.from[0] * s.padded()];
+        let [gy, x] = [s.to[0] * s.to[1], s.from[0] * s.padded()].map(|n| n * self.per_task);
         let grids = |count: usize, size| (0..count).map(|_| Pixel::zeros(size)).collect();
         (grids(self.gy.len(), gy), grids(self.x.len(), x))
     }
@@ -592,55 +619,41 @@ impl<E: Element> Tasks<E> for WeightGradient<'_, E> {
     #[inline(always)]
     unsafe fn run<L: Lane<Element = E>>(&self, task: usize, (gy, x): &mut Self::Scratch) {
         let s = &self.sizes;
-        let (range, group) = (task / s.groups(), task % s.groups());
-        let count = (s.channels - group * GROUP).min(GROUP);
+        let parts = s.groups().div_ceil(self.per_task);
+        let (range, groups) = (task / parts, Groups::part(task % parts, self.per_task, s));
         let size = self.planes.len() * s.area();
+        let first = (range * s.groups() + groups.first) * size;
         // SAFETY: the caller runs each task once, and each has its own pixels.
-        let partial =
-            unsafe { std::slice::from_raw_parts_mut(self.partial.0.add(task * size), size) };
-        let band = (BAND / (s.to[1] + s.padded())).max(1);
-        let images =
-            |range: usize| range * s.images / self.ranges..(range + 1) * s.images / self.ranges;
-        for image in images(range) {
-            let (at, mut copied) = (image * s.groups() + group, 0);
-            // The image and group after this one, maybe of the next task.
-            let after = match image + 1 < images(range).end {
-                true => (image + 1, group),
-                false => (images((task + 1) / s.groups()).start, (task + 1) % s.groups()),
-            };
-            let token = |plane: &[E], token: usize, grid: [usize; 2]| -> *const E {
-                let area = grid[0] * grid[1];
-                let ((image, group), token) =
-                    if token < area { ((image, group), token) } else { (after, token - area) };
-                let first = (image * area + token) * s.channels + group * GROUP;
-                plane.as_ptr().wrapping_add(first)
-            };
+        let partial = unsafe {
+            std::slice::from_raw_parts_mut(self.partial.0.add(first), groups.count * size)
+        };
+        let band = band(s);
+        for image in range * s.images / self.ranges..(range + 1) * s.images / self.ranges {
+            let mut copied = 0;
             for start in (0..s.to[0]).step_by(band) {
                 let rows = start..(start + band).min(s.to[0]);
                 for (plane, grid) in self.gy.iter().zip(gy.iter_mut()) {
-                    Source::new(plane, at, s, s.to).copy(rows.clone(), (s.to[1], 0), grid);
+                    let source = Source::new(plane, image, groups, s, s.to);
+                    source.copy(rows.clone(), (s.to[1], 0), grid);
                 }
                 let below = (rows.end + s.kernel[0] - 1) as isize - s.padding[0];
                 let new = copied..below.clamp(copied as isize, s.from[0] as isize) as usize;
                 copied = new.end;
                 for (plane, grid) in self.x.iter().zip(x.iter_mut()) {
                     let side = (s.padded(), s.padding[1]);
-                    Source::new(plane, at, s, s.from).copy(new.clone(), side, grid);
+                    Source::new(plane, image, groups, s, s.from).copy(new.clone(), side, grid);
                 }
-                for (k, terms) in self.planes.iter().enumerate() {
-                    let to = &mut partial[k * s.area()..][..s.area()];
-                    for lane in (0..count).step_by(L::COUNT) {
-                        for u in 0..s.kernel[0] {
-                            // The rows of the next band: gy during one filter row, x during
-                            // another.
-                            let next = match u {
-                                0 => self.gy.get(k).map(|gy| token(gy, rows.end * s.to[1], s.to)),
-                                1 => self.x.get(k).map(|x| token(x, copied * s.from[1], s.from)),
-                                _ => None,
-                            };
-                            let grids = (&*gy, &*x, next.unwrap_or(std::ptr::null()));
-                            // SAFETY: the caller's contract.
-                            unsafe { self.filter_row::<L>(terms, (&rows, u), lane, grids, to) };
+                for (index, partial) in partial.chunks_exact_mut(size).enumerate() {
+                    let count = (s.channels - (groups.first + index) * GROUP).min(GROUP);
+                    for (terms, to) in self.planes.iter().zip(partial.chunks_exact_mut(s.area())) {
+                        for lane in (0..count).step_by(L::COUNT) {
+                            for u in 0..s.kernel[0] {
+                                let lane = (lane, index);
+                                // SAFETY: the caller's contract.
+                                unsafe {
+                                    self.filter_row::<L>(terms, (&rows, u), lane, (gy, x), to);
+                                }
+                            }
                         }
                     }
                 }
@@ -694,8 +707,10 @@ fn correlate<E: Element>(
         bias: bias.get(plane).copied(),
         out: Raw(y.as_mut_ptr().wrapping_add(slot * size)),
     });
-    let work = Correlate { sizes, inputs, sums: sums.collect(), filters };
-    run_tasks(&work, sizes.images * sizes.groups());
+    let rows = inputs.len() * sizes.kernel[0] * sizes.padded();
+    let per_task = Groups::per_task::<E>(&sizes, rows, sizes.images);
+    let work = Correlate { sizes, per_task, inputs, sums: sums.collect(), filters };
+    run_tasks(&work, sizes.images * sizes.groups().div_ceil(per_task));
     assembled(y, primal, tangents, &dims)
 }
 
@@ -717,15 +732,18 @@ fn weight_gradient<E: Element>(
     let ranges = TASKS.div_ceil(groups.max(1)).min(sizes.images);
     let size = (1 + tangents) * area;
     let mut partial = Pixel::<E>::zeros(ranges * groups * size);
+    let rows = x.len().max(gy.len()) * band(&sizes) * (sizes.to[1] + sizes.padded());
+    let per_task = Groups::per_task::<E>(&sizes, rows, ranges);
     let work = WeightGradient {
         sizes,
+        per_task,
         x,
         gy,
         planes: (0..=tangents).map(|plane| product_rule(plane, counts)).collect(),
         ranges,
         partial: Raw(partial.as_mut_ptr()),
     };
-    run_tasks(&work, ranges * groups);
+    run_tasks(&work, ranges * groups.div_ceil(per_task));
     let mut sums = vec![E::default(); (1 + tangents) * sizes.channels * area];
     for (i, task) in partial.chunks_exact(size).enumerate() {
         let first = i % groups * GROUP;

@@ -1,15 +1,15 @@
 //! Global response normalisation over the tokens of an image.
 //!
-//! Three steps, each a row kernel: sums over the tokens of an image, (B, C); the scale of each
-//! channel from them, (B, C); and the result, token by token. So images are the rows of the first
-//! and last step. On a GPU in bf16 the intermediate (B, C) are rounded to bf16 too.
+//! Three steps for each image: sums over its tokens, (C); the scale of each channel from them, (C);
+//! and the result, token by token. On a GPU each step is a launch over all images, and in bf16 the
+//! intermediate (B, C) are rounded to bf16 too.
 
 use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Op, SaveSet, Saved, rows_of, rows_of_len, run_rows, shared};
-use crate::pointwise::{SumProducts, SumRows};
+use crate::pointwise::SumRows;
 use crate::registry::Sample;
 use crate::rows::{Chunk, Row, RowMut, chunks};
 use crate::scalar::Scalar;
@@ -64,108 +64,74 @@ fn norm<S: Scalar>(square: S) -> S {
     square.keep_positive(square.sqrt())
 }
 
-/// g² of every image.
-struct Squares {
+/// n from g².
+#[inline(always)]
+fn scale<S: Scalar>(squares: Row<S>, n: RowMut<S>, eps: f64) {
+    let total = squares.sum(
+        #[inline(always)]
+        |c| norm(squares.at(c)),
+    );
+    let inverse = S::constant(1.0) / (total * (1.0 / squares.len() as f64) + eps);
+    for c in chunks::<S>(squares.len()) {
+        n.put(c, norm(squares.at(c)) * inverse);
+    }
+}
+
+/// d from g², s and γ.
+#[inline(always)]
+fn slope<S: Scalar>([squares, s, gamma]: [Row<S>; 3], d: RowMut<S>, eps: f64) {
+    let [total, weighted] = squares.sums(
+        #[inline(always)]
+        |c| {
+            let g = norm(squares.at(c));
+            [g, gamma.at(c) * s.at(c) * g]
+        },
+    );
+    let per_channel = 1.0 / squares.len() as f64;
+    let inverse = S::constant(1.0) / (total * per_channel + eps);
+    let mean = weighted * per_channel * inverse;
+    for c in chunks::<S>(squares.len()) {
+        let g = norm(squares.at(c));
+        let of_g = (gamma.at(c) * s.at(c) - mean) * inverse;
+        d.put(c, g.keep_positive(of_g / g));
+    }
+}
+
+/// An operation on rows of whole images. All steps of an image follow each other, so that the
+/// second pass over it finds most of it in the cache.
+struct Images {
+    eps: f64,
     tokens: usize,
 }
-impl RowKernel<1, 1> for Squares {
-    #[inline(always)]
-    fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], squares: [RowMut<S>; 1]) {
-        over_tokens(
-            self.tokens,
-            squares,
-            #[inline(always)]
-            |c| [x.at(c) * x.at(c)],
-        );
-    }
 
-    fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
-        let (k, sizes) = (call.tangents, self.sizes(call.sizes));
-        call.planner.token_squares(k, call.inputs[0], call.outputs[0], sizes)
-    }
-}
-
-impl Squares {
+impl Images {
     /// Images, tokens and channels of rows of whole images.
     fn sizes(&self, [images, columns]: [usize; 2]) -> [usize; 3] {
         [images, self.tokens, columns / self.tokens.max(1)]
     }
 }
 
-/// g² and s of every image.
-struct Sums(Squares);
-impl RowKernel<2, 2> for Sums {
+/// y from x, γ and β. Also g² and n.
+struct Value(Images);
+impl RowKernel<3, 3> for Value {
     #[inline(always)]
-    fn row<S: Scalar>(&self, _: usize, [x, gy]: [Row<S>; 2], sums: [RowMut<S>; 2]) {
+    fn row<S: Scalar>(
+        &self,
+        _: usize,
+        [x, gamma, beta]: [Row<S>; 3],
+        [y, squares, n]: [RowMut<S>; 3],
+    ) {
+        let Images { eps, tokens } = self.0;
         over_tokens(
-            self.0.tokens,
-            sums,
+            tokens,
+            [squares],
             #[inline(always)]
-            |c| [x.at(c) * x.at(c), gy.at(c) * x.at(c)],
+            |c| [x.at(c) * x.at(c)],
         );
-    }
-
-    fn launches(&self, _: &'static str, call: &Call<2, 2>) -> Result<Vec<Launch>> {
-        let (k, sizes) = (call.tangents, self.0.sizes(call.sizes));
-        call.planner.token_sums(k, call.inputs, call.outputs, sizes)
-    }
-}
-
-/// n from g².
-struct Scale(GlobalResponseNorm);
-impl RowKernel<1, 1> for Scale {
-    #[inline(always)]
-    fn row<S: Scalar>(&self, _: usize, [squares]: [Row<S>; 1], [n]: [RowMut<S>; 1]) {
-        let total = squares.sum(
-            #[inline(always)]
-            |c| norm(squares.at(c)),
-        );
-        let inverse = S::constant(1.0) / (total * (1.0 / squares.len() as f64) + self.0.eps);
-        for c in chunks::<S>(squares.len()) {
-            n.put(c, norm(squares.at(c)) * inverse);
-        }
-    }
-
-    fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
-        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
-        call.planner.global_response_norm_scale(k, inputs[0], outputs[0], sizes, self.0.eps)
-    }
-}
-
-/// d from g², s and γ.
-struct Slope(GlobalResponseNorm);
-impl RowKernel<3, 1> for Slope {
-    #[inline(always)]
-    fn row<S: Scalar>(&self, _: usize, [squares, s, gamma]: [Row<S>; 3], [d]: [RowMut<S>; 1]) {
-        let [total, weighted] = squares.sums(
-            #[inline(always)]
-            |c| {
-                let g = norm(squares.at(c));
-                [g, gamma.at(c) * s.at(c) * g]
-            },
-        );
-        let per_channel = 1.0 / squares.len() as f64;
-        let inverse = S::constant(1.0) / (total * per_channel + self.0.eps);
-        let mean = weighted * per_channel * inverse;
-        for c in chunks::<S>(squares.len()) {
-            let g = norm(squares.at(c));
-            let of_g = (gamma.at(c) * s.at(c) - mean) * inverse;
-            d.put(c, g.keep_positive(of_g / g));
-        }
-    }
-
-    fn launches(&self, _: &'static str, call: &Call<3, 1>) -> Result<Vec<Launch>> {
-        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
-        call.planner.global_response_norm_slope(k, inputs, outputs[0], sizes, self.0.eps)
-    }
-}
-
-/// y of every image.
-struct Value(Squares);
-impl RowKernel<4, 1> for Value {
-    #[inline(always)]
-    fn row<S: Scalar>(&self, _: usize, [x, n, gamma, beta]: [Row<S>; 4], [y]: [RowMut<S>; 1]) {
-        for t in 0..self.0.tokens {
+        scale(squares.read(), n, eps);
+        let n = n.read();
+        // The last tokens are still in the cache.
+        for t in (0..tokens).rev() {
             for c in chunks::<S>(n.len()) {
                 let at = c.shifted(t * n.len());
                 y.put(at, x.at(at) * (gamma.at(c) * n.at(c) + 1.0) + beta.at(c));
@@ -173,18 +139,56 @@ impl RowKernel<4, 1> for Value {
         }
     }
 
-    fn launches(&self, _: &'static str, call: &Call<4, 1>) -> Result<Vec<Launch>> {
-        let (k, sizes) = (call.tangents, self.0.sizes(call.sizes));
-        call.planner.global_response_norm_value(k, call.inputs, call.outputs[0], sizes)
+    fn launches(&self, _: &'static str, call: &Call<3, 3>) -> Result<Vec<Launch>> {
+        let (k, sizes, planner) = (call.tangents, self.0.sizes(call.sizes), &call.planner);
+        let ([x, gamma, beta], [y, squares, n]) = (call.inputs, call.outputs);
+        let [images, _, channels] = sizes;
+        let mut all = planner.token_squares(k, x, squares, sizes)?;
+        let row = [images, channels];
+        all.extend(planner.global_response_norm_scale(k, squares, n, row, self.0.eps)?);
+        all.extend(planner.global_response_norm_value(k, [x, n, gamma, beta], y, sizes)?);
+        Ok(all)
     }
 }
 
-/// gx of every image.
-struct VjpInput(Squares);
-impl RowKernel<5, 1> for VjpInput {
+/// gx, gγ and gβ from x, gy and γ. Also g², s, n and d.
+struct Vjp {
+    images: Images,
+    /// Whether gγ and gβ are needed.
+    parameters: bool,
+}
+impl RowKernel<3, 7> for Vjp {
     #[inline(always)]
-    fn row<S: Scalar>(&self, _: usize, [x, gy, n, d, gamma]: [Row<S>; 5], [gx]: [RowMut<S>; 1]) {
-        for t in 0..self.0.tokens {
+    fn row<S: Scalar>(
+        &self,
+        _: usize,
+        [x, gy, gamma]: [Row<S>; 3],
+        [gx, squares, s, n, d, g_gamma, g_beta]: [RowMut<S>; 7],
+    ) {
+        let Images { eps, tokens } = self.images;
+        // Until d is computed, its memory holds Σ gy.
+        let total = d;
+        over_tokens(
+            tokens,
+            [squares, s, total],
+            #[inline(always)]
+            |c| {
+                let (x, gy) = (x.at(c), gy.at(c));
+                [x * x, gy * x, gy]
+            },
+        );
+        let (squares, s) = (squares.read(), s.read());
+        scale(squares, n, eps);
+        if self.parameters {
+            let (n, total) = (n.read(), total.read());
+            for c in chunks::<S>(n.len()) {
+                g_gamma.add(c, n.at(c) * s.at(c));
+                g_beta.add(c, total.at(c));
+            }
+        }
+        slope([squares, s, gamma], d, eps);
+        let (n, d) = (n.read(), d.read());
+        for t in (0..tokens).rev() {
             for c in chunks::<S>(n.len()) {
                 let at = c.shifted(t * n.len());
                 let direct = gy.at(at) * (gamma.at(c) * n.at(c) + 1.0);
@@ -193,9 +197,24 @@ impl RowKernel<5, 1> for VjpInput {
         }
     }
 
-    fn launches(&self, _: &'static str, call: &Call<5, 1>) -> Result<Vec<Launch>> {
-        let (k, sizes) = (call.tangents, self.0.sizes(call.sizes));
-        call.planner.global_response_norm_vjp_input(k, call.inputs, call.outputs[0], sizes)
+    fn launches(&self, _: &'static str, call: &Call<3, 7>) -> Result<Vec<Launch>> {
+        let (k, planner) = (call.tangents, &call.planner);
+        let [x, gy, gamma] = call.inputs;
+        let [gx, squares, s, n, d, g_gamma, g_beta] = call.outputs;
+        let sizes = self.images.sizes(call.sizes);
+        let [images, tokens, channels] = sizes;
+        let row = [images, channels];
+        let mut all = planner.token_sums(k, [x, gy], [squares, s], sizes)?;
+        all.extend(planner.global_response_norm_scale(k, squares, n, row, self.images.eps)?);
+        if self.parameters {
+            all.extend(planner.layer_scale_vjp_gamma(k, [n, s], g_gamma, call.scratch, row)?);
+            let rows = [images * tokens, channels];
+            all.extend(planner.sum_rows(k, gy, g_beta, call.scratch, rows)?);
+        }
+        let of = [squares, s, gamma];
+        all.extend(planner.global_response_norm_slope(k, of, d, row, self.images.eps)?);
+        all.extend(planner.global_response_norm_vjp_input(k, [x, gy, n, d, gamma], gx, sizes)?);
+        Ok(all)
     }
 }
 
@@ -206,20 +225,6 @@ impl GlobalResponseNorm {
             [images, tokens, channels] if tokens * channels > 0 => Ok([images, tokens, channels]),
             _ => Err(Error::shape(self.name(), "(B, T, C)", format!("{x:?}"))),
         }
-    }
-
-    /// n, (B, C), from g².
-    fn scale(&self, squares: &DualTensor) -> Result<DualTensor> {
-        let (rows, channels) = (squares.dims()[0], squares.columns());
-        let [n] = run_rows(
-            self.name(),
-            &Scale(*self),
-            rows,
-            [rows_of(squares)],
-            [Output::PerRow(channels)],
-            [squares.dims()],
-        )?;
-        Ok(n)
     }
 }
 
@@ -246,30 +251,21 @@ impl Op for GlobalResponseNorm {
                 return Err(Error::shape(self.name(), format!("({channels})"), found));
             }
         }
-        let len = tokens * channels;
-        let [squares] = run_rows(
+        let (len, row) = (tokens * channels, [images, channels]);
+        let [y, _, _] = run_rows(
             self.name(),
-            &Squares { tokens },
+            &Value(Images { eps: self.eps, tokens }),
             images,
-            [rows_of_len(x, len)],
-            [Output::PerRow(channels)],
-            [&[images, channels]],
-        )?;
-        let n = self.scale(&squares)?;
-        let [y] = run_rows(
-            self.name(),
-            &Value(Squares { tokens }),
-            images,
-            [rows_of_len(x, len), rows_of(&n), shared(gamma), shared(beta)],
-            [Output::PerRow(len)],
-            [x.dims()],
+            [rows_of_len(x, len), shared(gamma), shared(beta)],
+            [Output::PerRow(len), Output::PerRow(channels), Output::PerRow(channels)],
+            [x.dims(), &row, &row],
         )?;
         Ok(y)
     }
 
     fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
-        let x = needs_grad[0] || needs_grad[1];
-        SaveSet { inputs: u32::from(x) | u32::from(needs_grad[0]) << 1, output: false }
+        let both = needs_grad[0] || needs_grad[1];
+        SaveSet { inputs: u32::from(both) | u32::from(both) << 1, output: false }
     }
 
     fn vjp(
@@ -280,52 +276,7 @@ impl Op for GlobalResponseNorm {
     ) -> Result<Vec<Option<DualTensor>>> {
         let [images, tokens, channels] = self.sizes(&saved.dims[0])?;
         let (len, row) = (tokens * channels, [images, channels]);
-        let mut gradients = vec![None, None, None];
-        if needs_grad[0] || needs_grad[1] {
-            let x = saved.input(self.name(), 0)?;
-            let [squares, s] = run_rows(
-                self.name(),
-                &Sums(Squares { tokens }),
-                images,
-                [rows_of_len(x, len), rows_of_len(gy, len)],
-                [Output::PerRow(channels), Output::PerRow(channels)],
-                [&row, &row],
-            )?;
-            let n = self.scale(&squares)?;
-            if needs_grad[0] {
-                let gamma = saved.input(self.name(), 1)?;
-                let [d] = run_rows(
-                    self.name(),
-                    &Slope(*self),
-                    images,
-                    [rows_of(&squares), rows_of(&s), shared(gamma)],
-                    [Output::PerRow(channels)],
-                    [&row],
-                )?;
-                let images_of = |x| rows_of_len(x, len);
-                let [gx] = run_rows(
-                    self.name(),
-                    &VjpInput(Squares { tokens }),
-                    images,
-                    [images_of(x), images_of(gy), rows_of(&n), rows_of(&d), shared(gamma)],
-                    [Output::PerRow(len)],
-                    [x.dims()],
-                )?;
-                gradients[0] = Some(gx);
-            }
-            if needs_grad[1] {
-                let [g_gamma] = run_rows(
-                    self.name(),
-                    &SumProducts,
-                    images,
-                    [rows_of(&n), rows_of(&s)],
-                    [Output::Summed(channels)],
-                    [&[channels]],
-                )?;
-                gradients[1] = Some(g_gamma);
-            }
-        }
-        if needs_grad[2] {
+        if !needs_grad[0] && !needs_grad[1] {
             let [g_beta] = run_rows(
                 self.name(),
                 &SumRows,
@@ -334,9 +285,21 @@ impl Op for GlobalResponseNorm {
                 [Output::Summed(channels)],
                 [&[channels]],
             )?;
-            gradients[2] = Some(g_beta);
+            return Ok(vec![None, None, Some(g_beta)]);
         }
-        Ok(gradients)
+        let (x, gamma) = (saved.input(self.name(), 0)?, saved.input(self.name(), 1)?);
+        let parameters = needs_grad[1] || needs_grad[2];
+        let (per_image, summed) = (Output::PerRow(channels), Output::Summed(channels));
+        let [gx, _, _, _, _, g_gamma, g_beta] = run_rows(
+            self.name(),
+            &Vjp { images: Images { eps: self.eps, tokens }, parameters },
+            images,
+            [rows_of_len(x, len), rows_of_len(gy, len), shared(gamma)],
+            [Output::PerRow(len), per_image, per_image, per_image, per_image, summed, summed],
+            [x.dims(), &row, &row, &row, &row, &[channels], &[channels]],
+        )?;
+        let gradients = [gx, g_gamma, g_beta].into_iter().zip(needs_grad);
+        Ok(gradients.map(|(gradient, needed)| needed.then_some(gradient)).collect())
     }
 }
 

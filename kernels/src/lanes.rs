@@ -1,7 +1,7 @@
 //! Vector registers behind one trait, so that each operation is written once.
 //!
-//! A [`Lane`] is one register of `f32` or `f64`: 16 or 8 elements with AVX-512, 8 or 4 with AVX2
-//! and FMA, 1 otherwise. Plain arrays such as `[f32; 16]` would be simpler, but the compiler stops
+//! A [`Lane`] is one register: 16 `f32` with AVX-512, 8 `f32` or 4 `f64` with AVX2 and FMA, one
+//! number otherwise. Plain arrays such as `[f32; 16]` would be simpler, but the compiler stops
 //! keeping them in registers as soon as there are several tangents.
 
 use crate::math::{EXP_F32, EXP_F64, Erf};
@@ -10,7 +10,10 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 /// The element type, `f32` or `f64`, with its registers at each SIMD level and the constants of
 /// [`crate::math`].
 pub trait Element: candle_core::WithDType + Lane<Element = Self> + PartialOrd + Default {
-    /// Register with AVX-512.
+    /// Whether there are kernels with AVX-512; else those with AVX2 are used. f64 has none: it
+    /// serves for checks, and without them the crate builds faster.
+    const HAS_AVX512: bool;
+    /// Register with AVX-512, or with AVX2 if there are no kernels with AVX-512.
     type Avx512: Lane<Element = Self>;
     /// Register with AVX2 and FMA.
     type Avx2: Lane<Element = Self>;
@@ -223,11 +226,11 @@ use crate::lanes_x86 as registers;
 mod registers {
     pub type F32x16 = f32;
     pub type F32x8 = f32;
-    pub type F64x8 = f64;
     pub type F64x4 = f64;
 }
 
 impl Element for f32 {
+    const HAS_AVX512: bool = true;
     type Avx512 = registers::F32x16;
     type Avx2 = registers::F32x8;
     const ERF: Erf = Erf::F32;
@@ -246,7 +249,8 @@ impl Element for f32 {
 }
 
 impl Element for f64 {
-    type Avx512 = registers::F64x8;
+    const HAS_AVX512: bool = false;
+    type Avx512 = registers::F64x4;
     type Avx2 = registers::F64x4;
     const ERF: Erf = Erf::F64;
     const EXP: &'static [f64] = &EXP_F64;

@@ -1,4 +1,4 @@
-//! Registers of x86-64: AVX-512 (`F32x16`, `F64x8`) and AVX2 with FMA (`F32x8`, `F64x4`).
+//! Registers of x86-64: AVX-512 (`F32x16`) and AVX2 with FMA (`F32x8`, `F64x4`).
 //!
 //! The methods have no `target_feature` attribute. They are inlined into drivers that have it (see
 //! `pass.rs`), and the intrinsics compile to instructions only there.
@@ -143,16 +143,6 @@ register!(F32x16, __m512, f32, 16, "Sixteen `f32` in one AVX-512 register.",
     masked u16, _mm512_maskz_loadu_ps, _mm512_mask_storeu_ps, _mm512_mask_blend_ps,
     _mm512_reduce_add_ps, _mm512_reduce_max_ps,
     nan |a| _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a));
-
-register!(F64x8, __m512d, f64, 8, "Eight `f64` in one AVX-512 register.",
-    add _mm512_add_pd, sub _mm512_sub_pd, mul _mm512_mul_pd, div _mm512_div_pd,
-    set _mm512_set1_pd, fma _mm512_fmadd_pd, sqrt _mm512_sqrt_pd, max _mm512_max_pd, min _mm512_min_pd,
-    load _mm512_loadu_pd, store _mm512_storeu_pd,
-    abs _mm512_abs_pd, power _mm512_scalef_pd,
-    less |a, b, yes, no| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b), no, yes),
-    masked u8, _mm512_maskz_loadu_pd, _mm512_mask_storeu_pd, _mm512_mask_blend_pd,
-    _mm512_reduce_add_pd, _mm512_reduce_max_pd,
-    nan |a| _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a));
 
 register!(F32x8, __m256, f32, 8, "Eight `f32` in one AVX2 register.",
     add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps,

@@ -78,12 +78,18 @@ pub(crate) fn dispatch<E: Element, N: RowKernel<I, O>, const I: usize, const O: 
             (Simd::Plain, 0) => block::<Dual<E, 0>, _, I, O>(kernel, pass, b, rows),
             (Simd::Plain, 1) => block::<Dual<E, 1>, _, I, O>(kernel, pass, b, rows),
             (Simd::Plain, _) => block::<Dual<E, 2>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, 0) => block_avx2::<Dual<E::Avx2, 0>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, 1) => block_avx2::<Dual<E::Avx2, 1>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, _) => block_avx2::<Dual<E::Avx2, 2>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, 0) => block_avx512::<Dual<E::Avx512, 0>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, 1) => block_avx512::<Dual<E::Avx512, 1>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, _) => block_avx512::<Dual<E::Avx512, 2>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx512, 0) if E::HAS_AVX512 => {
+                block_avx512::<Dual<E::Avx512, 0>, _, I, O>(kernel, pass, b, rows);
+            }
+            (_, 0) => block_avx2::<Dual<E::Avx2, 0>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx512, 1) if E::HAS_AVX512 => {
+                block_avx512::<Dual<E::Avx512, 1>, _, I, O>(kernel, pass, b, rows);
+            }
+            (_, 1) => block_avx2::<Dual<E::Avx2, 1>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx512, _) if E::HAS_AVX512 => {
+                block_avx512::<Dual<E::Avx512, 2>, _, I, O>(kernel, pass, b, rows);
+            }
+            (_, _) => block_avx2::<Dual<E::Avx2, 2>, _, I, O>(kernel, pass, b, rows),
         }
     }
 }

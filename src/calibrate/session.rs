@@ -208,7 +208,7 @@ impl CalibrateSession {
         let saved = self.destination.save(
             &self.checkpoint,
             &weights,
-            &self.provenance(&map, fitted.images(), val),
+            &self.provenance(&map, fitted.images(), val)?,
         )?;
         let tuned = match &saved {
             Some(saved) => self.model.at(read_back(&self.checkpoint, saved)?),
@@ -368,14 +368,14 @@ impl CalibrateSession {
         Ok([of(0)?, of(1)?])
     }
 
-    fn provenance(&self, map: &Map, images: usize, val: &Split) -> Provenance {
+    fn provenance(&self, map: &Map, images: usize, val: &Split) -> Result<Provenance> {
         let settings = json!({
             "method": self.options.method.name(),
             "temperature": map.temperature.temperature,
             "fitted_on": images,
         });
         let update = vec![self.head.name.clone()];
-        step_on_v(&self.checkpoint, "calibrate".into(), update, settings, val, self.seed)
+        step_on_v(&self.checkpoint, "calibrate".into(), update, &settings, val, self.seed)
     }
 
     fn notes(&self, map: &Map, judged: &BeforeAfter) -> Vec<String> {

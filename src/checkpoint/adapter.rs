@@ -11,7 +11,7 @@ use super::on_disk::OnDisk;
 use super::provenance::provenance;
 use super::reader::Dialect;
 use super::settings::Settings;
-use super::{Entry, Error, Layout, TensorDtype, Unmerged, hex};
+use super::{Entry, Error, Layout, Provenance, TensorDtype, Unmerged, hex};
 use crate::models::lora::{
     Factors, LoraUpdate, Target, adapted, is_named, with_factors, with_rows,
 };
@@ -316,11 +316,11 @@ impl Adapter {
     /// # Errors
     /// [`Error::OtherBase`].
     pub(super) fn check_base(&self, digest: &str) -> Result<(), Error> {
-        let parent = self.steps.last().and_then(|step| step["parent_digest"].as_str());
-        match parent.filter(|parent| *parent != digest) {
+        let parent = self.steps.last().and_then(Provenance::parse).and_then(|s| s.parent_digest);
+        match parent.filter(|parent| parent != digest) {
             None => Ok(()),
             Some(expected) => {
-                let (expected, found) = (expected.to_string(), digest.to_string());
+                let found = digest.to_string();
                 Err(Error::OtherBase { path: self.path.clone(), expected, found })
             }
         }

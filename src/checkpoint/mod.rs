@@ -67,7 +67,7 @@ pub use locate::weights_file;
 pub use numbers::TensorDtype;
 pub use output::{check_space, check_writable, standing};
 pub use patch::{PATCH_KEY, Patch};
-pub use provenance::{PROVENANCE_KEY, Provenance, RecordedSplit};
+pub use provenance::{PROVENANCE_KEY, Provenance, RecordedSplit, SelectionImages, StepSettings};
 pub use refused::Refused;
 pub use save::{Rounding, SavedCheckpoint};
 pub use settings::{CONFIG_KEY, PREPROCESSOR_KEY};
@@ -166,10 +166,14 @@ impl Adapted {
             data_digest: None,
             split: None,
             sample: None,
-            settings: serde_json::json!({
-                "adapter": self.adapter.path.display().to_string(),
-                "adapter_digest": self.adapter.digest,
-            }),
+            settings: StepSettings::of(
+                &serde_json::json!({
+                    "adapter": self.adapter.path.display().to_string(),
+                    "adapter_digest": self.adapter.digest,
+                }),
+                None,
+            )
+            .map_err(|source| Error::Json { place: PROVENANCE_KEY.into(), source })?,
         };
         Ok(vec![provenance::to_value(&step)?])
     }
@@ -304,8 +308,7 @@ impl Checkpoint {
                 Some(Arc::new(Adapted { adapter, header: file.header.clone(), digest }))
             }
         };
-        let steps: Vec<Option<Provenance>> =
-            steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
+        let steps: Vec<Option<Provenance>> = steps.iter().map(Provenance::parse).collect();
         Ok(Checkpoint {
             layout: names.layout,
             recognised: names.recognition(header.entries.len(), file.chosen.as_deref()),

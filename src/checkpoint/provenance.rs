@@ -4,7 +4,7 @@ use super::Error;
 use super::header::kind;
 use crate::data::Sample;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Metadata key of a JSON list of [`Provenance`], the oldest step first.
@@ -37,9 +37,52 @@ pub struct Provenance {
     /// The images it was fine-tuned on, if they are a part of the training split.
     #[serde(default)]
     pub sample: Option<Sample>,
-    /// All other settings of the run: epochs, rates, batch sizes.
+    /// The settings of the run.
     #[serde(default)]
-    pub settings: serde_json::Value,
+    pub settings: StepSettings,
+}
+
+/// The settings of a step in the making of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepSettings {
+    /// The images by which the step chose or checked its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<SelectionImages>,
+    /// The settings of the method, each under the name of its option: epochs, rates, batch sizes.
+    #[serde(flatten)]
+    pub of_method: Map<String, Value>,
+}
+
+/// The images by which a step chose or checked its result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SelectionImages {
+    /// Their [`Split::digest`](crate::data::Split::digest).
+    pub digest: String,
+    /// Their number.
+    pub images: usize,
+    /// Seed that divided test into V and test, if they come from test.
+    pub seed: u64,
+}
+
+impl StepSettings {
+    /// The settings of a method, which must serialise to an object.
+    ///
+    /// # Errors
+    /// Settings that JSON cannot represent.
+    pub fn of(
+        method: &impl Serialize,
+        validation: Option<SelectionImages>,
+    ) -> serde_json::Result<StepSettings> {
+        let of_method = serde_json::from_value(serde_json::to_value(method)?)?;
+        Ok(StepSettings { validation, of_method })
+    }
+}
+
+impl Provenance {
+    /// The step of a file's metadata; `None` if another program or version wrote something else.
+    pub(super) fn parse(step: &Value) -> Option<Provenance> {
+        Provenance::deserialize(step).ok()
+    }
 }
 
 /// A seeded split of the training images into training and validation images.

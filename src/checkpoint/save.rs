@@ -109,8 +109,8 @@ impl Checkpoint {
     fn step_from_here(&self, file: &Path) -> Option<String> {
         let found = OnDisk::open(file).ok()?;
         let steps = provenance(file, &found.header.metadata).unwrap_or_default();
-        let last = steps.last().filter(|step| step["parent_digest"] == self.digest.as_str())?;
-        Some(last["method"].as_str().unwrap_or_default().to_owned())
+        let last = steps.last().and_then(Provenance::parse)?;
+        (last.parent_digest.as_deref() == Some(&self.digest)).then_some(last.method)
     }
 
     /// Writes the checkpoint with `weights` in place of its own and reports what was written.

@@ -27,6 +27,21 @@ pub struct Bin {
     pub accuracy: f64,
 }
 
+impl Bin {
+    /// Wilson's 95% interval of the accuracy: (p + z²/2n ± z √(p (1 − p)/n + z²/4n²))/(1 + z²/n)
+    /// with z = 1.96 (Wilson, JASA 1927). [0, 1] without images.
+    pub fn interval(&self) -> [f64; 2] {
+        let (n, p, z) = (self.images as f64, self.accuracy, 1.959_963_984_540_054);
+        if self.images == 0 {
+            return [0.0, 1.0];
+        }
+        let square = z * z / n;
+        let middle = (p + 0.5 * square) / (1.0 + square);
+        let half = z * (p * (1.0 - p) / n + square / (4.0 * n)).sqrt() / (1.0 + square);
+        [middle - half, middle + half].map(|x| x.clamp(0.0, 1.0))
+    }
+}
+
 /// Reliability diagram: [`BINS`] bins of equal width over the confidence.
 pub fn reliability(scores: &Scores) -> Vec<Bin> {
     let mut sums = [(0usize, 0.0, 0.0); BINS];

@@ -111,3 +111,21 @@ fn the_null_error_of_one_bin_is_that_of_a_mean() {
     let (_, certain) = scores([900.0, 0.0].repeat(50), 2, &[0; 50]);
     assert_eq!(null_ece(&certain, 0), 0.0);
 }
+
+/// Against SciPy: `binomtest(k, n).proportion_ci(0.95, method="wilson")`.
+#[test]
+fn intervals_of_bins_are_wilsons() {
+    let cases = [
+        (2, 3, [0.207_659_600_802_047_82, 0.938_508_055_279_603_8]),
+        (0, 5, [0.0, 0.434_482_464_783_174_76]),
+        (190, 200, [0.910_421_851_861_224, 0.972_617_354_399_236_1]),
+        (7, 7, [0.645_669_564_933_312_6, 1.0]),
+    ];
+    for (right, images, expected) in cases {
+        let accuracy = f64::from(right) / f64::from(images);
+        let bin = Bin { low: 0.0, high: 1.0, images: images as usize, confidence: 0.5, accuracy };
+        for (found, expected) in bin.interval().iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-12, "{right} of {images}: {found}");
+        }
+    }
+}

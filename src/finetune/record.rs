@@ -1,9 +1,10 @@
 //! Provenance of a fine-tuned checkpoint.
 
 use super::{FinetuneSession, OptimizerName, SamVariant};
-use crate::checkpoint::{Provenance, RecordedSplit};
+use crate::checkpoint::{Provenance, RecordedSplit, StepSettings};
 use crate::data::Sample;
 use crate::error::Result;
+use crate::lora::Adapters;
 use crate::train::{AscentArgs, L2Sp, MethodArgs, TrainOptions};
 use serde::Serialize;
 
@@ -24,30 +25,34 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Prov
     Ok(Provenance {
         method: "finetune".into(),
         perturb: Vec::new(),
-        update: vec!["*".into()],
+        update: vec![start.adapters.as_ref().map_or("*".into(), |a| a.update.name.clone())],
         seed: *seed,
         version: env!("CARGO_PKG_VERSION").into(),
         parent_digest: start.parent.as_ref().map(|parent| parent.digest.clone()),
         data_digest: Some(images.whole.digest().into()),
         split: (images.fraction > 0.0).then_some(split),
         sample,
-        settings: serde_json::to_value(RecordedSettings {
-            trained_on: images.train.digest(),
-            train_range: how.range,
-            train_samples: how.samples,
-            optimizer: options.optimizer,
-            train: train_options,
-            head_first: options.head_first,
-            sam_last: options.sam_last,
-            late: options.late()?.map(|late| Late {
-                sam_variant: options.sam_variant,
-                ascent: MethodArgs::from(&late).ascent,
-            }),
-            l2_sp: options.l2_sp,
-            layer_decay: options.layer_decay,
-            auto_rgn: options.auto_rgn,
-            kept_epoch: epoch,
-        })?,
+        settings: StepSettings::of(
+            &RecordedSettings {
+                trained_on: images.train.digest(),
+                train_range: how.range,
+                train_samples: how.samples,
+                optimizer: options.optimizer,
+                train: train_options,
+                head_first: options.head_first,
+                sam_last: options.sam_last,
+                late: options.late()?.map(|late| Late {
+                    sam_variant: options.sam_variant,
+                    ascent: MethodArgs::from(&late).ascent,
+                }),
+                l2_sp: options.l2_sp,
+                layer_decay: options.layer_decay,
+                auto_rgn: options.auto_rgn,
+                kept_epoch: epoch,
+                lora: start.adapters.as_ref().map(Adapters::settings),
+            },
+            None,
+        )?,
     })
 }
 
@@ -68,6 +73,8 @@ struct RecordedSettings<'a> {
     layer_decay: Option<f64>,
     auto_rgn: bool,
     kept_epoch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora: Option<serde_json::Value>,
 }
 
 /// Settings of the last epochs.

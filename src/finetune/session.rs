@@ -2,7 +2,7 @@
 
 use super::record::provenance;
 use super::{FinetuneImages, FinetuneOptions, InitialModel};
-use crate::checkpoint::{self, Checkpoint, ClassNames, Provenance};
+use crate::checkpoint::{self, Checkpoint, ClassNames, Provenance, StepSettings};
 use crate::data::folds::stratified_halves;
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataInfo, DataSet, Split, SplitProvenance};
@@ -29,7 +29,6 @@ use crate::train::{
     Epoch, Grouping, Keep, Method, Outcome, Schedule, Source, StopRule, TrainEvent, TrainOptions,
     TrainSettings, train,
 };
-use serde_json::Value;
 use std::path::PathBuf;
 
 /// A prepared run, ready to train.
@@ -71,7 +70,7 @@ pub struct Finetuned {
     /// The weights file that was written.
     pub checkpoint: PathBuf,
     /// All settings, as in the checkpoint's provenance.
-    pub settings: Value,
+    pub settings: StepSettings,
     /// Figures on each split. The temperature is fitted on the validation images. For the validation
     /// images themselves, or without any, it is fitted on each half and applied to the other.
     pub figures: Vec<(String, Summary)>,
@@ -239,11 +238,7 @@ impl FinetuneSession {
     /// finite.
     pub fn run(&self, context: &Context) -> Result<Finetuned> {
         let Phases { head, outcome } = self.train(context)?;
-        let mut provenance = provenance(self, outcome.epoch)?;
-        if let Some(adapters) = &self.start.adapters {
-            provenance.update = vec![adapters.update.name.clone()];
-            provenance.settings["lora"] = adapters.settings();
-        }
+        let provenance = provenance(self, outcome.epoch)?;
         let checkpoint = self.save(&outcome.weights, &provenance)?;
         let mut notes = self.start.notes.clone();
         let head_stopped =

@@ -159,7 +159,7 @@ impl FixSession {
         let val = self.val()?;
         let (fitted, weights) = self.calibrated(&search)?;
         let stored = self.checkpoint.as_stored(&weights)?;
-        let provenance = self.provenance(&search, fitted.temperature, val);
+        let provenance = self.provenance(&search, fitted.temperature, val)?;
         let saved = self.destination.save(&self.checkpoint, &weights, &provenance)?;
         let fixed = match &saved {
             Some(saved) => {
@@ -370,7 +370,7 @@ impl FixSession {
         Ok(self.model.at(weights.clone()).predict(&counted)?)
     }
 
-    fn provenance(&self, search: &FixSearch, temperature: f64, val: &Split) -> Provenance {
+    fn provenance(&self, search: &FixSearch, temperature: f64, val: &Split) -> Result<Provenance> {
         let mut update: Vec<String> =
             search.steps.iter().flat_map(|step| step.found.layers.iter().cloned()).collect();
         update.extend(self.checkpoint.network.blocks().pop().map(|head| head.name));
@@ -396,9 +396,9 @@ impl FixSession {
             "temperature": temperature,
             "pretrained": target.map(|target| target.digest.clone()),
         });
-        let fix = step_on_v(&self.checkpoint, "fix".into(), update, settings, val, self.seed);
+        let fix = step_on_v(&self.checkpoint, "fix".into(), update, &settings, val, self.seed)?;
         let trained = search.steps.iter().any(|s| matches!(s.found.remedy, Remedy::Train(_)));
-        match self.roles.train.as_ref().filter(|_| trained) {
+        Ok(match self.roles.train.as_ref().filter(|_| trained) {
             // Later commands must know which images the weights have seen.
             Some(train) => Provenance {
                 data_digest: fix.data_digest.or_else(|| Some(train.digest().into())),
@@ -406,7 +406,7 @@ impl FixSession {
                 ..fix
             },
             None => fix,
-        }
+        })
     }
 }
 

@@ -278,7 +278,7 @@ impl MergeSession {
             _ => average(&all)?,
         };
         let stored = first.as_stored(&weights)?;
-        let provenance = self.provenance(alpha, &ingredients, val);
+        let provenance = self.provenance(alpha, &ingredients, val)?;
         let saved = self.destination.save(first, &weights, &provenance)?;
         let merged = match &saved {
             Some(saved) => read_back(&self.checkpoints[0], saved)?,
@@ -382,12 +382,17 @@ impl MergeSession {
         Ok(self.model.at(weights.clone()).predict(&counted)?)
     }
 
-    fn provenance(&self, alpha: Option<f64>, all: &[Ingredient], val: &Split) -> Provenance {
+    fn provenance(
+        &self,
+        alpha: Option<f64>,
+        all: &[Ingredient],
+        val: &Split,
+    ) -> Result<Provenance> {
         let used: Vec<&str> =
             all.iter().filter(|one| one.used).map(|one| one.digest.as_str()).collect();
         let method = format!("merge {}", self.options.method.name());
         let settings = json!({ "alpha": alpha, "checkpoints": used });
-        step_on_v(&self.checkpoints[0], method, vec!["*".into()], settings, val, self.seed)
+        step_on_v(&self.checkpoints[0], method, vec!["*".into()], &settings, val, self.seed)
     }
 }
 

@@ -3,11 +3,11 @@
 use super::PostTrainSession;
 use super::result::{Augmentation, MethodInfo, SamInfo, Selection};
 use crate::cache::CacheDtype;
-use crate::checkpoint::Provenance;
+use crate::checkpoint::{Provenance, StepSettings};
 use crate::error::Result;
 use crate::lora::Adapters;
 use crate::models::Network;
-use crate::session::evaluate::V;
+use crate::session::evaluate::selection_images;
 use crate::train::perturbation::NoMinimum;
 use crate::train::recipe::{Recipe, ResolvedMethod};
 use crate::train::{MethodArgs, Preset, TrainSettings};
@@ -75,9 +75,6 @@ struct RecordedSettings<'a> {
     cache_dtype: Option<CacheDtype>,
     selected_epoch: usize,
     precision: &'static str,
-    /// Under [`VALIDATION`](crate::session::evaluate::VALIDATION).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    validation: Option<V>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lora: Option<serde_json::Value>,
 }
@@ -94,7 +91,7 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
     // Keep the training images too, until a run uses others.
     let sample = parent.and_then(|p| p.sample.clone()).filter(|s| s.digest == train.digest());
     let perturbed = recipe.perturb.is_some();
-    let values = serde_json::to_value(RecordedSettings {
+    let recorded = RecordedSettings {
         train: settings,
         preset: session.options.preset.preset,
         gamma: perturbed.then_some(recipe.gamma),
@@ -106,13 +103,8 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
         cache_dtype: session.half.then_some(CacheDtype::Bf16),
         selected_epoch: selection.selected_epoch,
         precision: session.model.precision.name(),
-        validation: session.roles.val.as_ref().map(|val| V {
-            digest: val.digest().into(),
-            images: val.len(),
-            seed: session.seed,
-        }),
         lora: session.adapters.as_ref().map(Adapters::settings),
-    })?;
+    };
     let update = match &session.adapters {
         Some(adapters) => adapters.update.name.clone(),
         None => recipe.update.name.clone(),
@@ -130,6 +122,9 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
             .or_else(|| Some(train.digest().into())),
         split: inherited.and_then(|p| p.split),
         sample,
-        settings: values,
+        settings: StepSettings::of(
+            &recorded,
+            session.roles.val.as_ref().map(|val| selection_images(val, session.seed)),
+        )?,
     })
 }

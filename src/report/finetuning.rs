@@ -1,5 +1,6 @@
 //! The report of `finetune`.
 
+use crate::checkpoint::StepSettings;
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::{Estimate, Summary};
 use crate::finetune::Finetuned;
@@ -26,7 +27,7 @@ pub struct Finetuning {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
     /// All settings of the run, as in the checkpoint's provenance.
-    pub settings: serde_json::Value,
+    pub settings: StepSettings,
     /// The epoch whose weights were kept, starting at 1.
     pub kept_epoch: usize,
     /// Epochs in which the head was trained alone, before all layers.

@@ -1,6 +1,6 @@
 //! A checkpoint's logits on a split, with a temperature fitted on other images.
 
-use crate::checkpoint::{Checkpoint, Provenance};
+use crate::checkpoint::{Checkpoint, Provenance, SelectionImages, StepSettings};
 use crate::data::DataInfo;
 use crate::data::DataOptions;
 use crate::data::folds::stratified_halves;
@@ -15,8 +15,7 @@ use crate::session::Data;
 use crate::session::bad_samples::damage_note;
 use crate::session::{Counted, data_info, objective, pixels};
 use candle_core::DType;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// Identifier and version of an evaluation report's schema.
@@ -42,34 +41,27 @@ pub struct ScoredSplit {
     pub warnings: Vec<String>,
 }
 
-/// Key of [`V`] in the settings of a provenance entry.
-pub const VALIDATION: &str = "validation";
-
-/// The images that a training step used for selection.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct V {
-    /// Their [`Split::digest`].
-    pub digest: String,
-    /// Their number.
-    pub images: usize,
-    /// Seed that divided test into V and test, if they come from test.
-    pub seed: u64,
+/// V, as the provenance of a step that chose by it records it.
+pub fn selection_images(val: &Split, seed: u64) -> SelectionImages {
+    SelectionImages { digest: val.digest().into(), images: val.len(), seed }
 }
 
 /// Provenance of a step that changes weights without training images: V alone decides it. Later steps must
 /// find the images of fine-tuning and those that it held out, so these are kept from `parent`.
+///
+/// # Errors
+/// Settings that JSON cannot represent.
 pub fn step_on_v(
     parent: &Checkpoint,
     method: String,
     update: Vec<String>,
-    mut settings: Value,
+    settings: &impl Serialize,
     val: &Split,
     seed: u64,
-) -> Provenance {
+) -> Result<Provenance> {
     let earlier = parent.provenance.as_ref();
     let inherited = earlier.filter(|earlier| earlier.split.is_some());
-    settings[VALIDATION] = json!(V { digest: val.digest().into(), images: val.len(), seed });
-    Provenance {
+    Ok(Provenance {
         method,
         perturb: Vec::new(),
         update,
@@ -79,8 +71,8 @@ pub fn step_on_v(
         data_digest: inherited.and_then(|earlier| earlier.data_digest.clone()),
         split: inherited.and_then(|earlier| earlier.split),
         sample: earlier.and_then(|earlier| earlier.sample.clone()),
-        settings,
-    }
+        settings: StepSettings::of(settings, Some(selection_images(val, seed)))?,
+    })
 }
 
 /// Evaluates `checkpoint` on a whole split, in stored order.
@@ -197,12 +189,8 @@ pub fn other_images<'a>(sources: &Data, roles: &'a Roles, split: &Split) -> Opti
 }
 
 /// The steps in a checkpoint's making that used validation images for selection.
-fn selections(checkpoint: &Checkpoint) -> impl Iterator<Item = (&Provenance, V)> {
-    checkpoint.history.iter().filter_map(|step| {
-        // Other programs may have settings with this name.
-        let v = serde_json::from_value(step.settings.get(VALIDATION)?.clone()).ok()?;
-        Some((step, v))
-    })
+fn selections(checkpoint: &Checkpoint) -> impl Iterator<Item = (&Provenance, &SelectionImages)> {
+    checkpoint.history.iter().filter_map(|step| Some((step, step.settings.validation.as_ref()?)))
 }
 
 /// A note if an earlier step has already chosen by the images of V, for commands that choose by them again.
@@ -222,11 +210,11 @@ pub fn chosen_before(checkpoint: &Checkpoint, v: &Split) -> Option<String> {
 /// Whether post-training selected its epoch or its recipe by these images, or by half of them if V
 /// was split off test.
 fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> Result<Option<String>> {
-    for (step, V { digest, images, seed }) in selections(checkpoint) {
-        let (half, _) = stratified_halves(split.labels(), seed);
+    for (step, SelectionImages { digest, images, seed }) in selections(checkpoint) {
+        let (half, _) = stratified_halves(split.labels(), *seed);
         let which = if split.digest() == digest {
             "these images are"
-        } else if half.len() == images && split.subset(&half, split.name())?.digest() == digest {
+        } else if half.len() == *images && split.subset(&half, split.name())?.digest() == digest {
             "half of these images are"
         } else {
             continue;

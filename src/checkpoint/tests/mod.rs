@@ -90,6 +90,6 @@ fn provenance(method: &str) -> Provenance {
         data_digest: Some("ab".into()),
         split: Some(RecordedSplit { seed: 1, fraction: 0.1 }),
         sample: None,
-        settings: json!({"epochs": 5}),
+        settings: serde_json::from_value(json!({"epochs": 5})).unwrap(),
     }
 }

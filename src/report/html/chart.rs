@@ -108,8 +108,19 @@ impl Axis {
     /// Ticks at round numbers, with their labels.
     fn ticks(&self, most: usize) -> Vec<(f64, String)> {
         if self.log && self.high - self.low >= 1.0 {
-            let whole = self.low.ceil() as i32..=self.high.floor() as i32;
-            return whole.map(|k| 10f64.powi(k)).map(|x| (x, plain(x, x))).collect();
+            // Few decades also have ticks between the powers of ten.
+            let decades = self.high - self.low;
+            let (within, every): (&[f64], i32) = match decades {
+                ..2.0 => (&[1.0, 2.0, 5.0], 1),
+                2.0..3.0 => (&[1.0, 3.0], 1),
+                _ => (&[1.0], (decades / most as f64).ceil() as i32),
+            };
+            return (self.low.floor() as i32..=self.high.floor() as i32)
+                .filter(|power| power.rem_euclid(every) == 0)
+                .flat_map(|power| within.iter().map(move |x| x * 10f64.powi(power)))
+                .filter(|x| (self.low..=self.high).contains(&x.log10()))
+                .map(|x| (x, plain(x, x)))
+                .collect();
         }
         let power = |x: f64| if self.log { 10f64.powf(x) } else { x };
         let (low, high) = (power(self.low), power(self.high));
@@ -240,6 +251,14 @@ impl Chart<'_> {
         let place = self.at(x, y);
         let style = ShapeStyle { color: colour.stand_in().to_rgba(), filled, stroke_width: 3 };
         let _ = self.backend.draw_circle(place, radius, &style, filled);
+    }
+
+    /// A label beside a dot: on its right, or in the right third of the area on its left.
+    pub fn beside(&mut self, x: f64, y: f64, text: &str) {
+        let place = self.at(x, y);
+        let right = self.x.share(x) > 2.0 / 3.0;
+        let (shift, side) = if right { (-14, HPos::Right) } else { (14, HPos::Left) };
+        self.words(text, (place.0 + shift, place.1), Colour::Muted, (side, VPos::Center));
     }
 
     /// A label at a position on the y axis.

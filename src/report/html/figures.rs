@@ -98,7 +98,8 @@ pub fn reliability(models: &[(String, &Summary)]) -> Option<String> {
         })
         .collect();
     let words = "Accuracy of images grouped by confidence. On the dashed line, accuracy equals \
-                 confidence. Larger dots represent more images.";
+                 confidence. Larger dots represent more images. Bars are 95% intervals of the \
+                 accuracy.";
     (!drawn.is_empty()).then(|| {
         paragraph(words)
             + &key(&[("orange", "full", "uncalibrated"), ("blue", "full", "with temperature")])
@@ -125,6 +126,8 @@ fn diagram(name: &str, r: &Reliability) -> String {
             c.line(&points, colour, 3);
             let all: usize = bins.iter().map(|b| b.images).sum();
             for b in bins {
+                let [low, high] = b.interval();
+                c.line(&[(b.confidence, low), (b.confidence, high)], colour, 2);
                 let share = (b.images as f64 / all.max(1) as f64).sqrt();
                 c.dot(b.confidence, b.accuracy, colour, 4 + (16.0 * share) as u32, true);
             }

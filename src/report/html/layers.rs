@@ -173,11 +173,13 @@ fn figures(findings: &Findings) -> String {
 
 /// The loss along each layer's line; `None` if the file has no points.
 pub fn lines(findings: &Findings) -> Option<String> {
+    // One vertical axis for all layers, so that the noise of flat lines is not magnified.
+    let changes: Vec<f64> = findings.layers.iter().flat_map(plotted).map(|p| p.1).collect();
     let drawn: String = findings
         .layers
         .iter()
         .filter(|l| l.lines.iter().any(|line| !line.points.is_empty()))
-        .map(|l| figure(&l.name, "", &line_chart(l)))
+        .map(|l| figure(&l.name, "", &line_chart(l, &changes)))
         .collect();
     if drawn.is_empty() {
         return None;
@@ -196,24 +198,35 @@ pub fn lines(findings: &Findings) -> Option<String> {
     )
 }
 
-fn line_chart(layer: &LayerResult) -> String {
-    // Without positive curvature there is no α_q; the axis then shows α.
-    let unit = |l: &LossLine| if l.curvature > 0.0 { -l.slope / l.curvature } else { 1.0 };
-    let reach = |l: &LossLine| 1.08 * l.points.iter().map(|p| p[0]).fold(0.0, f64::max);
-    let quadratic = |l: &LossLine, a: f64| l.slope * a + 0.5 * l.curvature * a * a;
-    let curve = |l: &LossLine| -> Vec<(f64, f64)> {
-        let far = reach(l).max(if l.curvature > 0.0 { 1.2 * unit(l) } else { 0.0 });
-        let at = |i: u32| far * f64::from(i) / 40.0;
-        (0..=40).map(|i| (at(i) / unit(l), quadratic(l, at(i)))).collect()
-    };
-    let points = |l: &LossLine| -> Vec<(f64, f64)> {
-        let of = l.points.iter().map(|p| (p[0] / unit(l), p[1] - l.at_zero));
-        std::iter::once((0.0, 0.0)).chain(of).collect()
-    };
-    let all: Vec<(f64, f64)> =
-        layer.lines.iter().flat_map(|l| [points(l), curve(l)].concat()).collect();
-    let x = Axis::around("α/α_q", all.iter().map(|p| p.0));
-    let y = Axis::around("", all.iter().map(|p| p.1));
+/// The unit of a line's axis, α_q. Without positive curvature there is none; the axis then shows α.
+fn unit(l: &LossLine) -> f64 {
+    if l.curvature > 0.0 { -l.slope / l.curvature } else { 1.0 }
+}
+
+/// The quadratic prediction along a line.
+fn curve(l: &LossLine) -> Vec<(f64, f64)> {
+    let reach = 1.08 * l.points.iter().map(|p| p[0]).fold(0.0, f64::max);
+    let far = reach.max(if l.curvature > 0.0 { 1.2 * unit(l) } else { 0.0 });
+    let at = |i: u32| far * f64::from(i) / 40.0;
+    let quadratic = |a: f64| l.slope * a + 0.5 * l.curvature * a * a;
+    (0..=40).map(|i| (at(i) / unit(l), quadratic(at(i)))).collect()
+}
+
+/// The measured points of a line.
+fn points(l: &LossLine) -> Vec<(f64, f64)> {
+    let of = l.points.iter().map(|p| (p[0] / unit(l), p[1] - l.at_zero));
+    std::iter::once((0.0, 0.0)).chain(of).collect()
+}
+
+/// Everything that a layer's chart shows.
+fn plotted(layer: &LayerResult) -> Vec<(f64, f64)> {
+    layer.lines.iter().flat_map(|l| [points(l), curve(l)].concat()).collect()
+}
+
+/// The chart of a layer; `changes` are those of all layers.
+fn line_chart(layer: &LayerResult, changes: &[f64]) -> String {
+    let x = Axis::around("α/α_q", plotted(layer).iter().map(|p| p.0));
+    let y = Axis::around("", changes.iter().copied());
     let told = match layer.quadratic.delta_l_nats {
         Some(q) => {
             let least = |l: &LossLine| l.points.iter().fold(l.at_zero, |least, p| least.min(p[1]));

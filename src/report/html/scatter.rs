@@ -29,6 +29,8 @@ pub struct Series {
     pub dots: Vec<Dot>,
 }
 
+/// Maximum number of dots with labels in the chart.
+const LABELLED: usize = 12;
 /// Maximum number of dots listed in a description.
 const NAMED: usize = 40;
 
@@ -71,6 +73,9 @@ pub fn scatter(
         }
         for s in &series {
             s.dots.iter().for_each(|d| c.dot(d.x, d.y, s.colour, 9, s.filled));
+            if all().count() <= LABELLED {
+                s.dots.iter().for_each(|d| c.beside(d.x, d.y, &d.name));
+            }
         }
     });
     let mut remarks: Vec<String> = series.iter().map(together).collect();

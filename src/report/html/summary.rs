@@ -1,17 +1,44 @@
 //! Summary: three sentences and a row of figures.
 
-use super::headline::{Headline, final_figures, headline, method, refusal};
+use super::headline::{Headline, final_figures, headline, method, refusal, refused};
 use super::input::{Input, Report};
 use super::text::{escape, note, paragraph};
 use crate::bench::RowResult;
-use crate::evaluate::{Summary, Verdict};
-use crate::format::{count, estimate, number, percent};
+use crate::evaluate::{Estimate, Summary, Verdict};
+use crate::format::{count, estimate, number, percent, share};
 use crate::report::sentence::sentence;
 use crate::report::unanswered_note;
 use std::collections::BTreeSet;
 
-/// The heading: model and images.
+/// The heading: what was done, model and images.
 pub fn heading(inputs: &[Input]) -> String {
+    let mut done: Vec<String> = inputs.iter().filter_map(|input| what(&input.report)).collect();
+    done.dedup();
+    let subject = subject(inputs);
+    match done.len() {
+        0 => subject,
+        1..=3 => format!("{}: {subject}", done.join(", ")),
+        n => format!("{}, and {} more: {subject}", done[..2].join(", "), n - 2),
+    }
+}
+
+/// What made a report, so that headings tell pages apart.
+fn what(report: &Report) -> Option<String> {
+    Some(match report {
+        Report::Diagnosis(_) => "diagnosis".into(),
+        Report::Evaluation(_) => "evaluation".into(),
+        Report::PostTraining(r) => method(r),
+        Report::Calibration(r) => format!("calibration by {}", r.method.name()),
+        Report::Merging(r) => format!("merge by {}", r.method.name()),
+        Report::Fixing(_) => "fix".into(),
+        Report::Finetuning(_) => "fine-tuning".into(),
+        Report::Bench(r) => format!("bench of {} methods", r.rows.len()),
+        _ => return None,
+    })
+}
+
+/// Model and images.
+fn subject(inputs: &[Input]) -> String {
     let named = inputs.iter().find_map(|input| match &input.report {
         Report::Diagnosis(r) => Some((&r.checkpoint, Some(&r.data))),
         Report::Evaluation(r) => Some((&r.checkpoint, Some(&r.data))),
@@ -75,7 +102,7 @@ fn short(path: &str) -> &str {
 pub fn sentences(inputs: &[Input]) -> String {
     let first = |of: fn(&Report) -> Option<String>| inputs.iter().find_map(|i| of(&i.report));
     let good = headline(inputs).map(|head| how_good(&head));
-    let found = [good, first(where_from), tuned(inputs), refusals(inputs)];
+    let found = [forced(inputs), good, first(where_from), tuned(inputs), refusals(inputs)];
     let all: String = found.iter().flatten().map(|text| paragraph(text)).collect();
     format!("<div class=\"summary\">\n{all}</div>\n")
 }
@@ -99,6 +126,25 @@ fn how_good(head: &Headline) -> String {
     )
 }
 
+/// Results that were written although V calls them worse, by file.
+fn forced(inputs: &[Input]) -> Option<String> {
+    let told = |input: &Input| match &input.report {
+        Report::PostTraining(r) => {
+            let worse = r.selection.worse_than_input == Some(true) && !refused(r);
+            worse.then(|| {
+                format!(
+                    "{}: {} was written although it is worse than the input on V.",
+                    input.name,
+                    method(r)
+                )
+            })
+        }
+        _ => None,
+    };
+    let all: Vec<String> = inputs.iter().filter_map(told).collect();
+    (!all.is_empty()).then(|| all.join(" "))
+}
+
 /// Runs that the guard refused, by file.
 fn refusals(inputs: &[Input]) -> Option<String> {
     let told = |input: &Input| match &input.report {
@@ -111,7 +157,7 @@ fn refusals(inputs: &[Input]) -> Option<String> {
 }
 
 fn nll(s: &Summary) -> String {
-    estimate(crate::evaluate::Estimate { mean: s.nll, stderr: s.nll_stderr })
+    estimate(Estimate { mean: s.nll, stderr: s.nll_stderr })
 }
 
 fn where_from(report: &Report) -> Option<String> {
@@ -177,16 +223,21 @@ pub fn tiles(inputs: &[Input]) -> String {
     let s = head.given;
     let (tiles, when) = match head.tuned {
         Some(tuned) => (before_after(s, tuned), "after tuning and before"),
-        None => (
-            vec![
-                ("NLL", format!("{:.4}", s.nll), "nats per image".into()),
-                ("Calibrated NLL", format!("{:.4}", s.calibrated_nll), "nats per image".into()),
-                ("Top-1", percent(s.top1), format!("of {} images", count(s.images as u64))),
-                ("ECE", format!("{:.4}", s.ece), format!("calibrated {:.4}", s.calibrated_ece)),
-                ("Temperature", number(s.temperature), "1 if calibrated".into()),
-            ],
-            "the input model",
-        ),
+        None => {
+            let [nll, calibrated, top1, ece, temperature] = main_figures(s);
+            let images = format!("of {} images", count(s.images as u64));
+            let calibrated_ece = format!("calibrated {}", number(s.calibrated_ece));
+            (
+                vec![
+                    ("NLL", nll, "nats per image".into()),
+                    ("Calibrated NLL", calibrated, "nats per image".into()),
+                    ("Top-1", top1, images),
+                    ("ECE", ece, calibrated_ece),
+                    ("Temperature", temperature, "1 if calibrated".into()),
+                ],
+                "the input model",
+            )
+        }
     };
     let items: String = tiles
         .iter()
@@ -200,16 +251,21 @@ pub fn tiles(inputs: &[Input]) -> String {
 }
 
 fn before_after(b: &Summary, a: &Summary) -> Vec<(&'static str, String, String)> {
-    let was = |text: String| format!("after tuning; {text} before");
-    vec![
-        ("NLL", format!("{:.4}", a.nll), was(format!("{:.4}", b.nll))),
-        (
-            "Calibrated NLL",
-            format!("{:.4}", a.calibrated_nll),
-            was(format!("{:.4}", b.calibrated_nll)),
-        ),
-        ("Top-1", percent(a.top1), was(percent(b.top1))),
-        ("ECE", format!("{:.4}", a.ece), was(format!("{:.4}", b.ece))),
-        ("Temperature", number(a.temperature), was(number(b.temperature))),
+    let names = ["NLL", "Calibrated NLL", "Top-1", "ECE", "Temperature"];
+    let figures = names.into_iter().zip(main_figures(a)).zip(main_figures(b));
+    figures
+        .map(|((name, after), before)| (name, after, format!("after tuning; {before} before")))
+        .collect()
+}
+
+/// NLL, calibrated NLL, top-1, ECE and temperature, with standard errors if they are known.
+fn main_figures(s: &Summary) -> [String; 5] {
+    let of = |mean, stderr| Estimate { mean, stderr };
+    [
+        nll(s),
+        estimate(of(s.calibrated_nll, s.calibrated_nll_stderr)),
+        share(of(s.top1, s.top1_stderr)),
+        estimate(of(s.ece, s.details.as_ref().and_then(|d| d.ece_stderr))),
+        number(s.temperature),
     ]
 }
