@@ -6,6 +6,7 @@ use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
 use planish::data::Split;
 use planish::engine::Engine;
 use planish::line_search::{Path as Line, moved};
+use planish::models::vit::{FinalNorm, Pooling};
 use planish::models::{Granularity, Layer, layers};
 use planish::objective::{Activations, Objective};
 use planish::session::objective;
@@ -25,7 +26,7 @@ fn folders() -> Vec<PathBuf> {
     let all = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/layouts");
     let mut out: Vec<_> = std::fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
     out.sort();
-    assert_eq!(out.len(), 19);
+    assert_eq!(out.len(), 34);
     out
 }
 
@@ -173,7 +174,8 @@ fn results_match_the_library() {
     }
 }
 
-/// With one or two heads: activation sizes, and logits that are linear in the head's weights.
+/// Activation sizes, and logits that are linear in the weights of the head, and in those of the last
+/// norm unless an attention follows it.
 #[test]
 fn logits_are_linear_in_the_head() {
     for folder in folders() {
@@ -185,7 +187,12 @@ fn logits_are_linear_in_the_head() {
             let prefix = Prefix::new(&objective, vec![&images], stage, false);
             assert_eq!(prefix.layout().bytes(), activation_bytes as u64, "{} {stage}", r.name);
         }
-        for name in ["norm", "head"] {
+        let vit = checkpoint.config.vit();
+        let normed = vit.is_none_or(|vit| {
+            vit.final_norm != FinalNorm::None
+                && (vit.pooling != Pooling::Attention || vit.final_norm == FinalNorm::AfterPool)
+        });
+        for name in ["norm", "head"].into_iter().filter(|name| normed || *name == "head") {
             let layer = layers::select(&checkpoint.network, name).unwrap().remove(0);
             let start = objective.activations(&images, layer.first_stage).unwrap();
             let direction = objective.gradient(&start, &layer).unwrap().gradient;
@@ -224,7 +231,7 @@ fn preprocessing_matches_the_library() {
         }
         cases += 1;
     }
-    assert_eq!(cases, 8);
+    assert_eq!(cases, 15);
 }
 
 fn provenance() -> Provenance {

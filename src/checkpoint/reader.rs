@@ -74,6 +74,20 @@ impl Reader<'_> {
     /// # Errors
     /// Contradictions, unsupported settings, and an unknown number of heads.
     pub fn complete(&mut self, mut config: Config, rows: usize) -> Result<Config, Error> {
+        if let Some(settings) = self.settings {
+            let (key, shown, tensor) = ("model_type", self.layout.name(), "their names");
+            let kinds = transformers_config::model_types(self.layout);
+            if let Some(stated) = settings.text(key)?.filter(|stated| !kinds.contains(stated)) {
+                return Err(self.contradiction(&settings.place, key, stated, shown, tensor));
+            }
+        }
+        match self.layout {
+            Layout::TransformersDinov2 => return self.complete_dinov2(config, rows),
+            Layout::TransformersClip | Layout::TransformersSiglip => {
+                return self.complete_clip(config, rows);
+            }
+            _ => {}
+        }
         self.check_patch_size(config.patch_size)?;
         let transformers = self.settings.filter(|_| self.dialect == Dialect::Transformers);
         match transformers {
@@ -154,7 +168,7 @@ impl Reader<'_> {
     }
 
     /// Heads from the option, the arguments or the architecture's name, in this order.
-    fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
+    pub(super) fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
         let named = self.named()?.and_then(|named| named.heads());
         let key = match self.dialect {
             Dialect::Timm => "model_args.num_heads",
