@@ -284,6 +284,54 @@ fn an_untrained_model_is_saved_byte_for_byte() {
     }
 }
 
+/// A file without a head, opened with a new one, is saved with it, and all else is kept.
+#[test]
+fn a_backbone_is_saved_with_its_head() {
+    let mut heads = 0;
+    for folder in folders() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let whole = open(&folder);
+        let in_file = |name: &str| whole.file_tensors(name).unwrap().remove(0);
+        let Some(head) = whole.network.linear_head().filter(|head| head.len() == 1) else {
+            continue;
+        };
+        let head: Vec<String> =
+            head[0].iter().map(|&i| in_file(&whole.weights.names()[i])).collect();
+        let bare = tempfile::TempDir::new().unwrap();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, bare.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let file = bare.path().join("model.safetensors");
+        let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        head.iter().for_each(|name| assert!(tensors.remove(name).is_some(), "{name}"));
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        let load = whole.loaded_with.clone();
+        assert!(Checkpoint::open(bare.path(), &load).is_err());
+        let opened = Checkpoint::open_backbone(bare.path(), &load, 4).unwrap();
+        assert!(opened.headless, "{name}");
+        let ones = |i: usize, t: &Tensor| match opened.weights.names()[i].starts_with("head") {
+            true if !opened.weights.names()[i].contains("norm") => t.ones_like(),
+            _ => Ok(t.clone()),
+        };
+        let weights = opened.weights.map(ones).unwrap();
+        let classes: Vec<String> = ["a", "b", "c", "d"].map(String::from).into();
+        let out = bare.path().join("out");
+        opened.save_with_classes(&out, &weights, Some(&classes), &provenance()).unwrap();
+        let saved = Checkpoint::open(&out, &load).unwrap();
+        assert_eq!(saved.layout, whole.layout);
+        assert_eq!(saved.network.classes(), 4);
+        if folder.join("config.json").exists() {
+            assert_eq!(saved.class_names, Some(classes), "{name}");
+        }
+        for (i, (tensor, values)) in saved.weights.iter().enumerate() {
+            assert_eq!(numbers(values), numbers(weights.tensor(i)), "{name}: {tensor}");
+        }
+        heads += 1;
+    }
+    assert!(heads > 25, "{heads}");
+}
+
 #[test]
 fn trained_parts_are_saved_to_their_tensors() {
     for folder in folders() {

@@ -2,7 +2,7 @@
 
 use super::layout::Family;
 use super::names::Names;
-use super::{Entry, Header, Layout, TensorDtype};
+use super::{Checkpoint, Entry, Error, Header, Layout, TensorDtype};
 
 /// The header with a head for so many classes, as wide as the features: the last norm, or twice that
 /// in DINOv2.
@@ -32,4 +32,26 @@ pub(super) fn with_head(names: &Names, header: &Header, classes: usize) -> Heade
         }
     }
     out.packed()
+}
+
+impl Checkpoint {
+    /// Checks that the library of a file without a head can load it with one.
+    ///
+    /// # Errors
+    /// [`Error::NotComputed`] for the vision tower of CLIP or SigLIP alone.
+    pub fn check_new_head(&self) -> Result<(), Error> {
+        let Some(settings) = self.settings.as_ref().filter(|_| self.headless) else {
+            return Ok(());
+        };
+        let key = "model_type";
+        match settings.text(key)? {
+            Some("clip_vision_model" | "siglip_vision_model") => {
+                let means = "transformers has no classifier for the tower alone";
+                let computes = "a new head for CLIPModel and SiglipModel";
+                let remedy = "save the whole model, as CLIPModel or SiglipModel";
+                Err(settings.not_computed(key, means, computes, remedy))
+            }
+            _ => Ok(()),
+        }
+    }
 }

@@ -16,9 +16,6 @@ use super::{Error, transformers};
 use crate::models::PositionResize;
 use crate::models::vit::{Activation, Config, Pooling};
 
-/// Token for masked patches, in pretraining only.
-const MASK: &str = "embeddings.mask_token";
-
 const COMPUTES: &str = "DINOv2 with a classifier on the class token and the mean over patches";
 
 /// Names in files, then those in memory where they differ.
@@ -88,11 +85,6 @@ const HARMLESS: [&str; 8] = [
 /// The canonical part of a name.
 pub(super) fn part(name: &str) -> Option<LayoutPart> {
     SPELLING.part(&name[transformers::root(name).len()..])
-}
-
-/// Whether a tensor is not used for classification.
-pub(super) fn is_ignored(name: &str) -> bool {
-    name[transformers::root(name).len()..] == *MASK
 }
 
 impl Reader<'_> {

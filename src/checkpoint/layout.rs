@@ -158,8 +158,9 @@ impl Layout {
     /// Whether a name without wrappers belongs to the layout but is not used by a classifier.
     pub(super) fn ignores(self, name: &str) -> bool {
         match self {
-            Layout::TransformersDinov2 => dinov2::is_ignored(name),
             Layout::TransformersSiglip | Layout::TransformersClip => clip::is_ignored(self, name),
+            // Token for masked patches, in pretraining only.
+            Layout::Timm => name == "mask_token",
             _ => self.is_transformers() && transformers::is_ignored(name),
         }
     }

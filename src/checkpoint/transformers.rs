@@ -17,7 +17,7 @@ const ROOTS: [&str; 7] = [
 ];
 
 /// Tensors of the backbone that the classifier does not use.
-const POOLER: [&str; 2] = ["pooler.dense.weight", "pooler.dense.bias"];
+const UNUSED: [&str; 3] = ["pooler.dense.weight", "pooler.dense.bias", "embeddings.mask_token"];
 
 const TOKENS: &[(&str, &str)] = &[
     ("embeddings.cls_token", "cls_token"),
@@ -86,5 +86,5 @@ pub(super) fn part(spelling: &Spelling, name: &str) -> Option<LayoutPart> {
 
 /// Whether a tensor is not used for classification.
 pub(super) fn is_ignored(name: &str) -> bool {
-    POOLER.contains(&&name[root(name).len()..])
+    UNUSED.contains(&&name[root(name).len()..])
 }
