@@ -26,7 +26,7 @@ fn folders() -> Vec<PathBuf> {
     let all = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/layouts");
     let mut out: Vec<_> = std::fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
     out.sort();
-    assert_eq!(out.len(), 34);
+    assert_eq!(out.len(), 35);
     out
 }
 

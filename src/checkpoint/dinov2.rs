@@ -137,7 +137,7 @@ impl Reader<'_> {
             let plain = (config.dim as f64 * ratio) as usize;
             let stated = match gated {
                 // Two thirds, rounded up to a multiple of 8.
-                true => ((plain * 2 / 3) + 7) / 8 * 8,
+                true => (plain.saturating_mul(2) / 3).div_ceil(8).saturating_mul(8),
                 false => plain,
             };
             if stated != config.mlp_dim {

@@ -156,6 +156,7 @@ NAMED = {
                                               final_norm=False), dict(pool_include_prefix=True)),
     "timm-nonorm": ("vit_base_patch16_radio_v3", dict(reg_tokens=2, no_embed_class=True),
                     dict(final_norm=False)),
+    "timm-qknorm-token": ("vit_tiny_patch16_224", dict(qk_norm=True), dict()),
 }
 MIXER = dict(img_size=12, patch_size=4, num_blocks=2, embed_dim=8, mlp_ratio=(0.75, 1.5))
 CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[4, 6, 8, 10])

@@ -118,6 +118,20 @@ fn a_missing_last_norm_is_missing() {
     assert!(open(folder(&tensors, &stated).path()).is_ok());
 }
 
+/// The norms of queries and keys have as many numbers as a head.
+#[test]
+fn norms_of_queries_show_the_heads() {
+    let tensors = raw(&Config { qk_norm: true, ..small() });
+    let mut nameless = configuration();
+    nameless.as_object_mut().unwrap().remove("architecture");
+    nameless["model_args"].as_object_mut().unwrap().remove("num_heads");
+    let found = open(folder(&tensors, &nameless).path()).unwrap();
+    assert_eq!(found.config.vit().unwrap(), &Config { qk_norm: true, ..small() });
+    nameless["model_args"]["num_heads"] = json!(4);
+    let found = open(folder(&tensors, &nameless).path()).unwrap_err();
+    assert!(matches!(found, Error::Contradiction { key: "heads", .. }), "{found}");
+}
+
 /// CLIP's nested configuration does not state values that are the defaults. An older dictionary beside
 /// it replaces all values, by its own or by the defaults.
 #[test]
