@@ -6,6 +6,7 @@ use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
 use planish::data::Split;
 use planish::engine::Engine;
 use planish::line_search::{Path as Line, moved};
+use planish::models::vit::{FinalNorm, Pooling};
 use planish::models::{Granularity, Layer, layers};
 use planish::objective::{Activations, Objective};
 use planish::session::objective;
@@ -25,7 +26,7 @@ fn folders() -> Vec<PathBuf> {
     let all = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/layouts");
     let mut out: Vec<_> = std::fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
     out.sort();
-    assert_eq!(out.len(), 19);
+    assert_eq!(out.len(), 35);
     out
 }
 
@@ -173,7 +174,8 @@ fn results_match_the_library() {
     }
 }
 
-/// With one or two heads: activation sizes, and logits that are linear in the head's weights.
+/// Activation sizes, and logits that are linear in the weights of the head, and in those of the last
+/// norm unless an attention follows it.
 #[test]
 fn logits_are_linear_in_the_head() {
     for folder in folders() {
@@ -185,7 +187,12 @@ fn logits_are_linear_in_the_head() {
             let prefix = Prefix::new(&objective, vec![&images], stage, false);
             assert_eq!(prefix.layout().bytes(), activation_bytes as u64, "{} {stage}", r.name);
         }
-        for name in ["norm", "head"] {
+        let vit = checkpoint.config.vit();
+        let normed = vit.is_none_or(|vit| {
+            vit.final_norm != FinalNorm::None
+                && (vit.pooling != Pooling::Attention || vit.final_norm == FinalNorm::AfterPool)
+        });
+        for name in ["norm", "head"].into_iter().filter(|name| normed || *name == "head") {
             let layer = layers::select(&checkpoint.network, name).unwrap().remove(0);
             let start = objective.activations(&images, layer.first_stage).unwrap();
             let direction = objective.gradient(&start, &layer).unwrap().gradient;
@@ -224,7 +231,7 @@ fn preprocessing_matches_the_library() {
         }
         cases += 1;
     }
-    assert_eq!(cases, 8);
+    assert_eq!(cases, 15);
 }
 
 fn provenance() -> Provenance {
@@ -275,6 +282,54 @@ fn an_untrained_model_is_saved_byte_for_byte() {
         assert_eq!(reopened.class_names, checkpoint.class_names);
         assert_eq!(reopened.recognised, checkpoint.recognised);
     }
+}
+
+/// A file without a head, opened with a new one, is saved with it, and all else is kept.
+#[test]
+fn a_backbone_is_saved_with_its_head() {
+    let mut heads = 0;
+    for folder in folders() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let whole = open(&folder);
+        let in_file = |name: &str| whole.file_tensors(name).unwrap().remove(0);
+        let Some(head) = whole.network.linear_head().filter(|head| head.len() == 1) else {
+            continue;
+        };
+        let head: Vec<String> =
+            head[0].iter().map(|&i| in_file(&whole.weights.names()[i])).collect();
+        let bare = tempfile::TempDir::new().unwrap();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, bare.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let file = bare.path().join("model.safetensors");
+        let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        head.iter().for_each(|name| assert!(tensors.remove(name).is_some(), "{name}"));
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        let load = whole.loaded_with.clone();
+        assert!(Checkpoint::open(bare.path(), &load).is_err());
+        let opened = Checkpoint::open_backbone(bare.path(), &load, 4).unwrap();
+        assert!(opened.headless, "{name}");
+        let ones = |i: usize, t: &Tensor| match opened.weights.names()[i].starts_with("head") {
+            true if !opened.weights.names()[i].contains("norm") => t.ones_like(),
+            _ => Ok(t.clone()),
+        };
+        let weights = opened.weights.map(ones).unwrap();
+        let classes: Vec<String> = ["a", "b", "c", "d"].map(String::from).into();
+        let out = bare.path().join("out");
+        opened.save_with_classes(&out, &weights, Some(&classes), &provenance()).unwrap();
+        let saved = Checkpoint::open(&out, &load).unwrap();
+        assert_eq!(saved.layout, whole.layout);
+        assert_eq!(saved.network.classes(), 4);
+        if folder.join("config.json").exists() {
+            assert_eq!(saved.class_names, Some(classes), "{name}");
+        }
+        for (i, (tensor, values)) in saved.weights.iter().enumerate() {
+            assert_eq!(numbers(values), numbers(weights.tensor(i)), "{name}: {tensor}");
+        }
+        heads += 1;
+    }
+    assert!(heads > 25, "{heads}");
 }
 
 #[test]

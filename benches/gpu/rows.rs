@@ -4,7 +4,9 @@
 use super::Outcome;
 use super::machine::{Machine, numbers};
 use candle_core::{Device, Tensor};
-use planish_kernels::{Add, CrossEntropy, DualTensor, Gelu, LayerNorm, Op, Saved, Softmax};
+use planish_kernels::{
+    Add, CrossEntropy, DualTensor, Gelu, GeluForm, LayerNorm, Op, Saved, Softmax,
+};
 
 /// An operation with the shapes of its operands and of its value, or of its gradient for some
 /// operands.
@@ -66,7 +68,7 @@ fn cases(large: bool) -> Vec<Case> {
     let rows = images * tokens;
     let (x, h, scores) = ([rows, dim], [rows, 4 * dim], [images, heads, tokens, tokens]);
     let norm = |name| Case::value(name, LayerNorm { eps: 1e-6 }, &[&x, &[dim], &[dim]]);
-    let gelu = |name| Case::value(name, Gelu { tanh: false }, &[&h]);
+    let gelu = |name| Case::value(name, Gelu { form: GeluForm::Exact }, &[&h]);
     let softmax = |name| Case::value(name, Softmax, &[&scores]);
     let labels: Vec<u32> = (0..rows as u32).map(|i| i % 4).collect();
     let loss = CrossEntropy { labels: labels.into(), smoothing: 0.0 };

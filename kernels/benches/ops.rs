@@ -7,8 +7,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, Attention, CrossEntropy, DepthwiseConv, DualTensor, Gelu, GlobalResponseNorm, LayerNorm,
-    Linear, Op, Saved, Softmax, TokenPatches, TransposeTokens,
+    Add, Attention, CrossEntropy, DepthwiseConv, DualTensor, Gelu, GeluForm, GlobalResponseNorm,
+    LayerNorm, Linear, Op, Saved, Softmax, TokenPatches, TransposeTokens,
 };
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -199,14 +199,14 @@ fn cases() -> Vec<Case> {
         labels: (0..rows as u32).map(|i| i % 100).collect::<Vec<_>>().into(),
         smoothing: 0.1,
     };
-    let gelu = |tanh| Gelu { tanh };
+    let gelu = |form| Gelu { form };
     let linear: [&[usize]; 3] = [&x, &[4 * DIM, DIM], &[4 * DIM]];
     let macs = rows * DIM * 4 * DIM;
     vec![
-        Case::new("gelu", gelu(false), &[&h], &h),
-        Case::new("gelu", gelu(false), &[&h], &h).vjp(&[true]),
-        Case::new("gelu tanh", gelu(true), &[&h], &h),
-        Case::new("gelu tanh", gelu(true), &[&h], &h).vjp(&[true]),
+        Case::new("gelu", gelu(GeluForm::Exact), &[&h], &h),
+        Case::new("gelu", gelu(GeluForm::Exact), &[&h], &h).vjp(&[true]),
+        Case::new("gelu tanh", gelu(GeluForm::Tanh), &[&h], &h),
+        Case::new("gelu tanh", gelu(GeluForm::Tanh), &[&h], &h).vjp(&[true]),
         Case::new("softmax", Softmax, &[&scores], &scores),
         Case::new("softmax", Softmax, &[&scores], &scores).vjp(&[true]),
         Case::new("layer_norm", norm(), &[&x, &[DIM], &[DIM]], &x),

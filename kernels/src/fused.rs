@@ -5,7 +5,7 @@ use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::gelu::Gelu;
+use crate::gelu::{Gelu, GeluForm};
 use crate::op::{Op, SaveSet, Saved, rows_of, run_rows, shared};
 use crate::pointwise::SumRows;
 use crate::registry::Sample;
@@ -15,8 +15,8 @@ use crate::scalar::Scalar;
 /// y = gelu(x + b); x: (…, D), b: (D). gx = gy gelu'(x + b); gb = Σ gx over rows.
 #[derive(Clone, Copy, Debug)]
 pub struct BiasGelu {
-    /// Whether to use the tanh approximation, see [`Gelu`].
-    pub tanh: bool,
+    /// The form of the GELU.
+    pub form: GeluForm,
 }
 
 /// y = r + (x + b): a projection's bias and the residual connection around it. x, r: (…, D), b:
@@ -44,7 +44,7 @@ impl RowKernel<2, 1> for GeluValue {
 
     fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
         let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
-        call.planner.bias_gelu_value(k, self.0.tanh, inputs, outputs[0], sizes)
+        call.planner.bias_gelu_value(k, self.0.form, inputs, outputs[0], sizes)
     }
 }
 
@@ -61,7 +61,7 @@ impl RowKernel<3, 2> for GeluVjp {
 
     fn launches(&self, _: &'static str, call: &Call<3, 2>) -> Result<Vec<Launch>> {
         let Call { tangents: k, inputs, outputs, scratch, sizes, .. } = *call;
-        call.planner.bias_gelu_vjp(k, self.0.tanh, inputs, outputs, scratch, sizes)
+        call.planner.bias_gelu_vjp(k, self.0.form, inputs, outputs, scratch, sizes)
     }
 }
 
@@ -81,7 +81,7 @@ impl Op for BiasGelu {
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (x, b) = (x[0], x[1]);
         let [rows, n] = sizes(self.name(), x.dims(), b.dims())?;
-        let kernel = GeluValue(Gelu { tanh: self.tanh });
+        let kernel = GeluValue(Gelu { form: self.form });
         let operands = [rows_of(x), shared(b)];
         let outputs = [Output::PerRow(n)];
         let [y] = run_rows(self.name(), &kernel, rows, operands, outputs, [x.dims()])?;
@@ -102,7 +102,7 @@ impl Op for BiasGelu {
         let [rows, n] = sizes(self.name(), x.dims(), b.dims())?;
         let [gx, gb] = run_rows(
             self.name(),
-            &GeluVjp(Gelu { tanh: self.tanh }),
+            &GeluVjp(Gelu { form: self.form }),
             rows,
             [rows_of(x), shared(b), rows_of(gy)],
             [Output::PerRow(n), Output::Summed(n)],
@@ -175,11 +175,11 @@ impl Op for BiasResidual {
 
 /// Test shapes of [`BiasGelu`].
 pub fn bias_gelu_samples() -> Vec<Sample> {
-    let one = |tanh| {
+    let one = |form| {
         [vec![7, 33], vec![2, 1, 3], vec![4, 64]]
-            .map(|dims| Sample::new(BiasGelu { tanh }, &[&dims, &dims[dims.len() - 1..]]))
+            .map(|dims| Sample::new(BiasGelu { form }, &[&dims, &dims[dims.len() - 1..]]))
     };
-    [false, true].into_iter().flat_map(one).collect()
+    GeluForm::ALL.into_iter().flat_map(one).collect()
 }
 
 /// Test shapes of [`BiasResidual`].

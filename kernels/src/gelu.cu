@@ -1,4 +1,4 @@
-// y = gelu(x) in the exact and the tanh form, y = gelu(x + b) with a fused bias, and their VJPs.
+// y = gelu(x) in the exact, the tanh and the logistic form, y = gelu(x + b) with a fused bias, and their VJPs.
 // Fusing the bias saves one pass over the activations.
 //
 // Launch: gelu and bias_gelu_value elementwise (`Planner::by_element`). bias_gelu_vjp is a column
@@ -88,5 +88,6 @@ bias_gelu_vjp(const E *x, const E *tx, const arithmetic<E> *b, const arithmetic<
         bias_gelu_vjp<Form, E, K>(x, tx, b, tb, gy, t_gy, gx, t_gx, partial, rows, n);             \
     }
 #define GELU(suffix, E, K)                                                                         \
-    GELU_FORM(gelu, Exact, suffix, E, K) GELU_FORM(gelu_tanh, Tanh, suffix, E, K)
+    GELU_FORM(gelu, Exact, suffix, E, K)                                                           \
+    GELU_FORM(gelu_tanh, Tanh, suffix, E, K) GELU_FORM(gelu_quick, Quick, suffix, E, K)
 FOR_EACH_DUAL(GELU)

@@ -1,4 +1,4 @@
-//! GELU, y = x Φ(x) (Hendrycks & Gimpel 2016): exact, or the tanh approximation of §2.
+//! GELU, y = x Φ(x) (Hendrycks & Gimpel 2016): exact, or one of the two approximations of §2.
 
 use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
@@ -14,15 +14,30 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 const SLOPE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
 /// The cubic coefficient of the tanh form.
 const CUBIC: f64 = 0.044715;
+/// The factor in the logistic form.
+const QUICK: f64 = 1.702;
+
+/// How Φ is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeluForm {
+    /// Φ(x) = (1 + erf(x/√2))/2, as in PyTorch and timm.
+    Exact,
+    /// (1 + tanh(√(2/π)(x + 0.044715 x³)))/2, the default of `jax.nn.gelu`.
+    Tanh,
+    /// σ(1.702 x), the QuickGELU of OpenAI's CLIP.
+    Quick,
+}
+
+impl GeluForm {
+    /// All forms.
+    pub const ALL: [GeluForm; 3] = [GeluForm::Exact, GeluForm::Tanh, GeluForm::Quick];
+}
 
 /// y = x Φ(x), elementwise, any shape.
-///
-/// Exact: Φ(x) = (1 + erf(x/√2))/2, as in PyTorch and timm. Tanh: y = x (1 + tanh(√(2/π)(x +
-/// 0.044715 x³)))/2, the default of `jax.nn.gelu`.
 #[derive(Clone, Copy, Debug)]
 pub struct Gelu {
-    /// Whether to use the tanh approximation.
-    pub tanh: bool,
+    /// How Φ is computed.
+    pub form: GeluForm,
 }
 
 /// x Φ(x).
@@ -53,17 +68,43 @@ fn slope_tanh<S: Scalar>(x: S) -> S {
     t * 0.5 + 0.5 + x * (-(t * t) + 1.0) * inner * 0.5
 }
 
+#[inline(always)]
+fn value_quick<S: Scalar>(x: S) -> S {
+    x * sigmoid(x * QUICK)
+}
+
+/// σ(u) + x σ'(u) 1.702, where u = 1.702 x.
+#[inline(always)]
+fn slope_quick<S: Scalar>(x: S) -> S {
+    let s = sigmoid(x * QUICK);
+    s + x * s * (-s + 1.0) * QUICK
+}
+
+/// σ(x) = 1/(1 + e⁻ˣ). By the tanh, which no x makes overflow.
+#[inline(always)]
+pub(crate) fn sigmoid<S: Scalar>(x: S) -> S {
+    (x * 0.5).tanh() * 0.5 + 0.5
+}
+
 impl Gelu {
     /// gelu(x).
     #[inline(always)]
     pub(crate) fn of<S: Scalar>(self, x: S) -> S {
-        if self.tanh { value_tanh(x) } else { value(x) }
+        match self.form {
+            GeluForm::Exact => value(x),
+            GeluForm::Tanh => value_tanh(x),
+            GeluForm::Quick => value_quick(x),
+        }
     }
 
     /// gelu'(x).
     #[inline(always)]
     pub(crate) fn slope_of<S: Scalar>(self, x: S) -> S {
-        if self.tanh { slope_tanh(x) } else { slope(x) }
+        match self.form {
+            GeluForm::Exact => slope(x),
+            GeluForm::Tanh => slope_tanh(x),
+            GeluForm::Quick => slope_quick(x),
+        }
     }
 }
 
@@ -78,7 +119,7 @@ impl RowKernel<1, 1> for Value {
 
     fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
         let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
-        call.planner.gelu_value(k, self.0.tanh, inputs[0], outputs[0], sizes)
+        call.planner.gelu_value(k, self.0.form, inputs[0], outputs[0], sizes)
     }
 }
 
@@ -93,7 +134,7 @@ impl RowKernel<2, 1> for Vjp {
 
     fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
         let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
-        call.planner.gelu_vjp(k, self.0.tanh, inputs, outputs[0], sizes)
+        call.planner.gelu_vjp(k, self.0.form, inputs, outputs[0], sizes)
     }
 }
 
@@ -145,11 +186,8 @@ impl Op for Gelu {
 
 /// Test shapes.
 pub fn samples() -> Vec<Sample> {
-    [false, true]
-        .into_iter()
-        .flat_map(|tanh| {
-            [vec![7, 33], vec![2, 1, 3], vec![4, 64]]
-                .map(|dims| Sample::new(Gelu { tanh }, &[&dims]))
-        })
-        .collect()
+    let one = |form| {
+        [vec![7, 33], vec![2, 1, 3], vec![4, 64]].map(|dims| Sample::new(Gelu { form }, &[&dims]))
+    };
+    GeluForm::ALL.into_iter().flat_map(one).collect()
 }

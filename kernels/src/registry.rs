@@ -3,9 +3,9 @@
 
 use crate::op::Op;
 use crate::{
-    attention, cross_entropy, depthwise_conv, first_tokens, fused, gelu, global_response_norm,
-    layer_norm, linear, matmul, pointwise, prepend, softmax, token_patches, tokens,
-    transpose_tokens, weight_rows,
+    attention, concat, cross_entropy, depthwise_conv, first_tokens, fused, gelu,
+    global_response_norm, layer_norm, linear, matmul, mix_tokens, pointwise, prepend, skip_tokens,
+    softmax, swiglu, token_patches, tokens, transpose_tokens, weight_rows,
 };
 
 /// An operation with the shapes of its inputs.
@@ -36,6 +36,7 @@ pub const REGISTRY: &[Entry] = &[
     ("global_response_norm", global_response_norm::samples),
     ("softmax", softmax::samples),
     ("gelu", gelu::samples),
+    ("swiglu", swiglu::samples),
     ("bias_gelu", fused::bias_gelu_samples),
     ("bias_residual", fused::bias_residual_samples),
     ("add", pointwise::add_samples),
@@ -46,9 +47,13 @@ pub const REGISTRY: &[Entry] = &[
     ("transpose_tokens", transpose_tokens::samples),
     ("weight_rows", weight_rows::samples),
     ("flatten", tokens::flatten_samples),
+    ("regroup", tokens::regroup_samples),
     ("prepend", prepend::samples),
+    ("concat", concat::samples),
+    ("mix_tokens", mix_tokens::samples),
     ("pick_token", tokens::pick_samples),
     ("first_tokens", first_tokens::samples),
+    ("skip_tokens", skip_tokens::samples),
     ("mean_tokens", tokens::mean_samples),
     ("cross_entropy", cross_entropy::samples),
 ];

@@ -1,4 +1,4 @@
-//! Token rearrangements: images to patches, pooling. Linear, so tangents are transformed like
+//! Token rearrangements: images to patches, heads, pooling. Linear, so tangents are transformed like
 //! values.
 
 use crate::cuda::Rearrange;
@@ -91,6 +91,48 @@ impl Op for Flatten {
     fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
         let first = x[0].first().copied().unwrap_or(1).max(1);
         Ok(vec![first, x[0].iter().product::<usize>() / first])
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        x[0].reshape(&self.shape(&[x[0].dims()])?)
+    }
+
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
+    }
+
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        Ok(vec![Some(gy.reshape(&saved.dims[0])?)])
+    }
+}
+
+/// Cuts each token into tokens of `columns` numbers, or joins that many numbers to one: (B, T, D) → (B,
+/// T·D/columns, columns). So an operation on the last dimension acts on each head alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Regroup {
+    /// Numbers per token of the result.
+    pub columns: usize,
+}
+
+impl Op for Regroup {
+    fn name(&self) -> &'static str {
+        "regroup"
+    }
+
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        match *x[0] {
+            [images, tokens, d] if self.columns > 0 && (tokens * d) % self.columns == 0 => {
+                Ok(vec![images, tokens * d / self.columns, self.columns])
+            }
+            _ => {
+                let expected = format!("(B, T, D) with T·D a multiple of {}", self.columns);
+                Err(Error::shape(self.name(), expected, format!("{:?}", x[0])))
+            }
+        }
     }
 
     fn is_affine_in(&self, _: &[bool]) -> bool {
@@ -230,6 +272,14 @@ pub fn patches_samples() -> Vec<Sample> {
 /// Test shapes of [`Flatten`].
 pub fn flatten_samples() -> Vec<Sample> {
     vec![Sample::new(Flatten, &[&[3, 2, 2, 5]])]
+}
+
+/// Test shapes of [`Regroup`].
+pub fn regroup_samples() -> Vec<Sample> {
+    vec![
+        Sample::new(Regroup { columns: 3 }, &[&[2, 4, 6]]),
+        Sample::new(Regroup { columns: 6 }, &[&[2, 4, 3]]),
+    ]
 }
 
 /// Test shapes of [`PickToken`].

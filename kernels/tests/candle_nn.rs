@@ -8,7 +8,7 @@ use candle_core::{D, DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Conv2d, Conv2dConfig, LayerNorm, Linear, loss, ops};
 use checks::{Stream, assert_close, numbers, tensor};
 use planish_kernels::tokens::Patches;
-use planish_kernels::{self as planish, DualTensor, Op, Saved};
+use planish_kernels::{self as planish, DualTensor, GeluForm, Op, Saved};
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 /// Relative to the norm. The rounding errors are 6e-8 and 1e-16; sums and cancellation cost one to
@@ -104,15 +104,15 @@ fn gelu() {
         let cubic = (x * ((x.sqr()? * 0.044715)? + 1.0)?)?;
         x * (((cubic * (2.0 / PI).sqrt())?.tanh()? * 0.5)? + 0.5)?
     };
-    let (op, op_tanh) = (planish::Gelu { tanh: false }, planish::Gelu { tanh: true });
+    let [op, op_tanh] = [GeluForm::Exact, GeluForm::Tanh].map(|form| planish::Gelu { form });
     check_value(&op, &[&[7, 33]], |x| x[0].gelu_erf());
     check_value(&op_tanh, &[&[7, 33]], |x| x[0].gelu());
     check(&op, &[&[7, 33]], |x| exact(&x[0]));
     check(&op_tanh, &[&[7, 33]], |x| tanh(&x[0]));
     let dims: [&[usize]; 2] = [&[7, 33], &[33]];
     let bias = |x: &[Tensor]| x[0].broadcast_add(&x[1]);
-    check(&planish::BiasGelu { tanh: false }, &dims, |x| exact(&bias(x)?));
-    check(&planish::BiasGelu { tanh: true }, &dims, |x| tanh(&bias(x)?));
+    check(&planish::BiasGelu { form: GeluForm::Exact }, &dims, |x| exact(&bias(x)?));
+    check(&planish::BiasGelu { form: GeluForm::Tanh }, &dims, |x| tanh(&bias(x)?));
 }
 
 /// candle averages over the batch; the operation gives one loss per row.

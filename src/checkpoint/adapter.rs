@@ -268,7 +268,9 @@ impl Adapter {
                 continue;
             };
             match out.entries.iter_mut().find(|entry| entry.name == own) {
-                Some(entry) if names.layout.squeezes(&target.weight) => {
+                Some(entry)
+                    if names.layout.canonical_shape(&target.weight, &entry.shape).is_some() =>
+                {
                     // The file may have further dimensions of size 1.
                     if entry.shape.iter().product::<usize>() != tensor.elem_count() {
                         entry.shape = tensor.dims().to_vec();

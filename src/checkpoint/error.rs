@@ -181,7 +181,7 @@ pub enum Error {
     #[error(
         "{path}: no classifier found: this is a bare backbone in the {layout} layout, without \
          logits; fine-tune a classifier on it first (transformers: \
-         ViTForImageClassification.from_pretrained(FOLDER, num_labels=N); timm: \
+         AutoModelForImageClassification.from_pretrained(FOLDER, num_labels=N); timm: \
          create_model(NAME, num_classes=N))"
     )]
     NoClassifier {

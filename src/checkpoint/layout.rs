@@ -4,7 +4,7 @@
 //! in each `match`.
 
 use super::spelling::Spelling;
-use super::{convnext, mixer, timm, torchvision, transformers};
+use super::{clip, convnext, dinov2, mixer, timm, torchvision, transformers};
 
 /// The library whose tensor names a checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,12 @@ pub enum Layout {
     TimmConvNext,
     /// transformers' ConvNeXt and ConvNeXt V2.
     TransformersConvNext,
+    /// transformers' DINOv2, with or without registers.
+    TransformersDinov2,
+    /// The vision tower of transformers' SigLIP.
+    TransformersSiglip,
+    /// The vision tower of transformers' CLIP.
+    TransformersClip,
 }
 
 /// The networks that a layout can hold.
@@ -58,7 +64,7 @@ impl LayoutPart {
 
 impl Layout {
     /// All layouts; the first wins a tie.
-    pub const ALL: [Layout; 7] = [
+    pub const ALL: [Layout; 10] = [
         Layout::Timm,
         Layout::Transformers,
         Layout::TransformersOld,
@@ -66,6 +72,10 @@ impl Layout {
         Layout::TimmMixer,
         Layout::TimmConvNext,
         Layout::TransformersConvNext,
+        Layout::TransformersDinov2,
+        // Before CLIP, whose files hold all names of SigLIP's.
+        Layout::TransformersSiglip,
+        Layout::TransformersClip,
     ];
 
     /// The library's name, and which of its spellings.
@@ -78,6 +88,9 @@ impl Layout {
             Layout::TimmMixer => "timm (MLP-Mixer)",
             Layout::TimmConvNext => "timm (ConvNeXt)",
             Layout::TransformersConvNext => "transformers (ConvNeXt)",
+            Layout::TransformersDinov2 => "transformers (DINOv2)",
+            Layout::TransformersSiglip => "transformers (SigLIP)",
+            Layout::TransformersClip => "transformers (CLIP)",
         }
     }
 
@@ -94,7 +107,12 @@ impl Layout {
     pub(super) fn is_transformers(self) -> bool {
         matches!(
             self,
-            Layout::Transformers | Layout::TransformersOld | Layout::TransformersConvNext
+            Layout::Transformers
+                | Layout::TransformersOld
+                | Layout::TransformersConvNext
+                | Layout::TransformersDinov2
+                | Layout::TransformersSiglip
+                | Layout::TransformersClip
         )
     }
 
@@ -112,6 +130,9 @@ impl Layout {
             Layout::Transformers => Some(&transformers::NEW),
             Layout::TransformersOld => Some(&transformers::OLD),
             Layout::Torchvision => Some(&torchvision::SPELLING),
+            Layout::TransformersDinov2 => Some(&dinov2::SPELLING),
+            Layout::TransformersSiglip => Some(&clip::SIGLIP),
+            Layout::TransformersClip => Some(&clip::CLIP),
             _ => None,
         }
     }
@@ -128,12 +149,20 @@ impl Layout {
             Layout::TransformersConvNext => {
                 convnext::transformers_part(&name[transformers::root(name).len()..])
             }
+            Layout::TransformersDinov2 => dinov2::part(name),
+            Layout::TransformersSiglip => clip::part(&clip::SIGLIP, name),
+            Layout::TransformersClip => clip::part(&clip::CLIP, name),
         }
     }
 
     /// Whether a name without wrappers belongs to the layout but is not used by a classifier.
     pub(super) fn ignores(self, name: &str) -> bool {
-        self.is_transformers() && transformers::is_ignored(name)
+        match self {
+            Layout::TransformersSiglip | Layout::TransformersClip => clip::is_ignored(self, name),
+            // Token for masked patches, in pretraining only.
+            Layout::Timm => name == "mask_token",
+            _ => self.is_transformers() && transformers::is_ignored(name),
+        }
     }
 
     /// The layout's usual names, without wrappers and root, of the tensors that make up the
@@ -149,16 +178,27 @@ impl Layout {
         }
     }
 
-    /// Whether a file may hold a canonical tensor with further dimensions of size 1.
-    pub(super) fn squeezes(self, canonical: &str) -> bool {
-        self.family() == Family::ConvNext && convnext::is_squeezed(canonical)
+    /// The canonical shape of a tensor that files may store with more or fewer dimensions of size 1;
+    /// `None` for others.
+    pub(super) fn canonical_shape(self, canonical: &str, shape: &[usize]) -> Option<Vec<usize>> {
+        match self {
+            Layout::TransformersSiglip | Layout::TransformersClip => {
+                clip::canonical_shape(canonical, shape)
+            }
+            _ if self.family() == Family::ConvNext && convnext::is_squeezed(canonical) => {
+                Some(shape.iter().copied().filter(|&n| n != 1).collect())
+            }
+            _ => None,
+        }
     }
 
     /// ε of the library's layer norms.
     pub(super) fn eps(self) -> f64 {
-        match self.is_transformers() {
-            true => 1e-12,
-            false => crate::models::arch::TIMM_EPS,
+        match self {
+            Layout::TransformersDinov2 | Layout::TransformersSiglip => 1e-6,
+            Layout::TransformersClip => 1e-5,
+            _ if self.is_transformers() => 1e-12,
+            _ => crate::models::arch::TIMM_EPS,
         }
     }
 

@@ -8,9 +8,11 @@ mod arguments;
 mod backbone;
 mod choice;
 mod class_names;
+mod clip;
 mod contents;
 mod convnext;
 mod create;
+mod dinov2;
 mod error;
 mod header;
 mod hub;
@@ -133,8 +135,10 @@ pub struct Checkpoint {
     file_digest: String,
     adapted: Option<Arc<Adapted>>,
     names: Names,
-    /// The header with the shapes of the adapter's head, if there is one.
+    /// The header with the shapes of the adapter's head, if there is one, or of a new one.
     header: Header,
+    /// The header of the file, if it has no head.
+    bare_header: Option<Header>,
     settings: Option<Settings>,
     images: Option<Settings>,
 }
@@ -247,15 +251,16 @@ impl Checkpoint {
             settings = settings.map(|found| adapter.classes_in(&found, dialect));
         }
         let mut found = structure(&path, &names, &header);
-        let mut headless = false;
+        let mut bare_header = None;
         if let (Err(Error::NoClassifier { .. }), None, Some(classes)) = (&found, &adapter, classes)
         {
             let whole = backbone::with_head(&names, &header, classes);
             names = Names::recognise(&path, &whole, &remaining)?;
             settings = settings.map(|own| own.with_classes(dialect, None, classes));
             found = structure(&path, &names, &whole);
-            headless = true;
+            bare_header = Some(std::mem::replace(&mut header, whole));
         }
+        let headless = bare_header.is_some();
         let structure = match &adapter {
             Some(adapter) => found.map_err(|source| adapter.misfit(source))?,
             None => found?,
@@ -333,6 +338,7 @@ impl Checkpoint {
             adapted,
             names,
             header,
+            bare_header,
             settings,
             images,
         })
@@ -387,7 +393,8 @@ impl Checkpoint {
         };
         let wanted = self.loaded_with.weights.as_deref();
         let file = OnDisk::open_any(&self.path, wanted).map_err(changed)?;
-        let header = self.adapted.as_ref().map_or(&self.header, |adapted| &adapted.header);
+        let own = self.bare_header.as_ref().unwrap_or(&self.header);
+        let header = self.adapted.as_ref().map_or(own, |adapted| &adapted.header);
         match file.header == *header {
             true => Ok(file),
             false => Err(Error::Changed { path: self.path.clone() }),

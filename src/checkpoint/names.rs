@@ -33,7 +33,7 @@ pub(super) struct Names {
     parts: HashMap<String, LayoutPart>,
     /// From a canonical name to the file's names of its parts; `None` for a missing part.
     own: HashMap<String, Vec<Option<String>>>,
-    /// Shapes in the file of tensors with further dimensions of size 1.
+    /// Shapes in the file of tensors with more or fewer dimensions of size 1.
     shapes: HashMap<String, Vec<usize>>,
     /// Names that are not used by a classifier or were left aside, in the file's order.
     pub ignored: Vec<String>,
@@ -214,7 +214,7 @@ impl Names {
             Some(slot @ None) => {
                 *slot = Some(name.clone());
                 self.strangers += usize::from(stranger);
-                if self.layout.squeezes(&part.canonical) {
+                if self.layout.canonical_shape(&part.canonical, &entry.shape).is_some() {
                     self.shapes.insert(name.clone(), entry.shape.clone());
                 }
                 self.parts.insert(name.clone(), part);
@@ -346,7 +346,7 @@ impl Names {
             }
             let mut whole: Vec<Tensor> = slots.into_iter().flatten().collect();
             let tensor = if whole.len() == 1 { whole.remove(0) } else { Tensor::cat(&whole, 0)? };
-            out.push((canonical.clone(), self.squeezed(&canonical, tensor)?));
+            out.push((canonical.clone(), self.in_canonical_shape(&canonical, tensor)?));
         }
         Ok(out)
     }
@@ -359,13 +359,12 @@ impl Names {
         })
     }
 
-    /// A canonical tensor without the further dimensions that the file may have.
-    fn squeezed(&self, canonical: &str, tensor: Tensor) -> Result<Tensor, Error> {
-        if !self.layout.squeezes(canonical) {
-            return Ok(tensor);
+    /// A tensor of the file in its canonical shape.
+    fn in_canonical_shape(&self, canonical: &str, tensor: Tensor) -> Result<Tensor, Error> {
+        match self.layout.canonical_shape(canonical, tensor.dims()) {
+            Some(shape) => Ok(tensor.reshape(shape)?),
+            None => Ok(tensor),
         }
-        let shape: Vec<usize> = tensor.dims().iter().copied().filter(|&n| n != 1).collect();
-        Ok(tensor.reshape(shape)?)
     }
 
     /// An error for an unknown name, with the closest known one.

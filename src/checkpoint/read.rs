@@ -116,8 +116,8 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
         if let Some(rows) = whole.first_mut() {
             *rows = rows.saturating_mul(part.count);
         }
-        if names.layout.squeezes(&part.canonical) {
-            whole.retain(|&n| n != 1);
+        if let Some(shape) = names.layout.canonical_shape(&part.canonical, &whole) {
+            whole = shape;
         }
         out.insert(part.canonical.clone(), whole);
     }
@@ -174,9 +174,9 @@ pub(super) fn read_weights(
             parts.push(found.remove(&own).ok_or_else(|| Names::unknown(&own, known()))?);
         }
         let whole = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
-        tensors.push(match names.layout.squeezes(canonical) {
-            true => whole.reshape(param.shape.as_slice())?,
-            false => whole,
+        tensors.push(match names.layout.canonical_shape(canonical, whole.dims()) {
+            Some(_) => whole.reshape(param.shape.as_slice())?,
+            None => whole,
         });
     }
     Ok((Weights::new(network, tensors)?, digest))
@@ -194,7 +194,11 @@ impl Header {
 pub(super) fn position_rows(names: &Names, header: &Header) -> usize {
     let own = names.of("pos_embed");
     let entry = names.entries(header).find(|entry| own.contains(&entry.name));
-    entry.and_then(|entry| entry.shape.get(1).copied()).unwrap_or(0)
+    let shape = entry.map_or(Vec::new(), |entry| {
+        let own = &entry.shape;
+        names.layout.canonical_shape("pos_embed", own).unwrap_or_else(|| own.clone())
+    });
+    shape.get(1).copied().unwrap_or(0)
 }
 
 /// Describes an architecture without a name.

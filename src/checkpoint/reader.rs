@@ -74,6 +74,20 @@ impl Reader<'_> {
     /// # Errors
     /// Contradictions, unsupported settings, and an unknown number of heads.
     pub fn complete(&mut self, mut config: Config, rows: usize) -> Result<Config, Error> {
+        if let Some(settings) = self.settings {
+            let (key, shown, tensor) = ("model_type", self.layout.name(), "their names");
+            let kinds = transformers_config::model_types(self.layout);
+            if let Some(stated) = settings.text(key)?.filter(|stated| !kinds.contains(stated)) {
+                return Err(self.contradiction(&settings.place, key, stated, shown, tensor));
+            }
+        }
+        match self.layout {
+            Layout::TransformersDinov2 => return self.complete_dinov2(config, rows),
+            Layout::TransformersClip | Layout::TransformersSiglip => {
+                return self.complete_clip(config, rows);
+            }
+            _ => {}
+        }
         self.check_patch_size(config.patch_size)?;
         let transformers = self.settings.filter(|_| self.dialect == Dialect::Transformers);
         match transformers {
@@ -153,8 +167,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Heads from the option, the arguments or the architecture's name, in this order.
-    fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
+    /// Heads from the option, the arguments or the architecture's name, in this order. Norms of queries
+    /// and keys show them, too.
+    pub(super) fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
         let named = self.named()?.and_then(|named| named.heads());
         let key = match self.dialect {
             Dialect::Timm => "model_args.num_heads",
@@ -164,6 +179,7 @@ impl Reader<'_> {
             Some(settings) => settings.count(key)?,
             None => None,
         };
+        let shown = config.qk_norm.then_some(config.heads);
         let published = match self.layout {
             Layout::Torchvision => {
                 torchvision::published_heads(config.dim, config.depth, config.mlp_dim)
@@ -173,6 +189,7 @@ impl Reader<'_> {
         let (place, heads) = match (self.overrides.heads, stated.or(named), published) {
             (Some(heads), ..) => ("`heads`", heads),
             (None, Some(heads), _) => (self.settings.map_or("", |s| s.place.as_str()), heads),
+            (None, None, _) if shown.is_some() => ("the tensors", config.heads),
             (None, None, Some(heads)) => {
                 self.assumed
                     .push(format!("heads: {heads}, as in torchvision's model of this size"));
@@ -200,6 +217,10 @@ impl Reader<'_> {
                 found: flag.to_string(),
                 remedy: "omit the option",
             });
+        }
+        if let Some(shown) = shown.filter(|&shown| shown != heads) {
+            let tensor = "`blocks.*.attn.q_norm`";
+            return Err(self.contradiction(place, "heads", heads, shown, tensor));
         }
         if heads == 0 || !config.dim.is_multiple_of(heads) {
             let shown = format!("a width of {}, not a multiple of it", config.dim);

@@ -100,6 +100,11 @@ impl Settings {
         }
     }
 
+    /// All keys and values.
+    pub fn whole(&self) -> Map<String, Value> {
+        self.json.as_object().cloned().unwrap_or_default()
+    }
+
     /// Whether both have the same values, regardless of formatting.
     pub fn same_values(&self, other: &Settings) -> bool {
         self.json == other.json

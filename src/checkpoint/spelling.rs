@@ -12,6 +12,8 @@ pub(super) struct Spelling {
     pub tokens: &'static [(&'static str, &'static str)],
     /// Modules outside the blocks, without `weight` and `bias`, each with its canonical name.
     pub modules: &'static [(&'static str, &'static str)],
+    /// Whole names inside a block, each with its canonical name.
+    pub scales: &'static [(&'static str, &'static str)],
     /// Prefix of a block's index.
     pub block: &'static str,
     /// Modules inside a block.
@@ -38,6 +40,9 @@ impl Spelling {
             return Some(LayoutPart::whole(format!("{canonical}{rest}")));
         }
         let (block, inner) = index(name.strip_prefix(self.block)?)?;
+        if let Some((_, canonical)) = self.scales.iter().find(|(own, _)| *own == inner) {
+            return Some(LayoutPart::whole(format!("blocks.{block}.{canonical}")));
+        }
         self.inside.iter().find_map(|&(own, canonical, index, count)| {
             let rest = inner.strip_prefix(own).filter(|rest| is_parameter(rest))?;
             Some(LayoutPart {
@@ -62,10 +67,16 @@ impl Spelling {
         }
         let mut out: Vec<String> = Vec::new();
         if let Some((block, inner)) = canonical.strip_prefix("blocks.").and_then(index) {
-            for &(own, known, index, _) in self.inside {
+            if let Some((own, _)) = self.scales.iter().find(|(_, known)| *known == inner) {
+                return vec![format!("{}{block}.{own}", self.block)];
+            }
+            let mut parts = 0;
+            for &(own, known, index, count) in self.inside {
                 let rest = inner.strip_prefix(known).filter(|rest| is_parameter(rest));
-                if let (Some(rest), true) = (rest, index == out.len()) {
+                let next = index == out.len() && (parts == 0 || count == parts);
+                if let (Some(rest), true) = (rest, next) {
                     out.push(format!("{}{block}.{own}{rest}", self.block));
+                    parts = count;
                 }
             }
         }

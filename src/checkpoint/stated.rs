@@ -109,7 +109,9 @@ impl Checkpoint {
     ) -> Settings {
         let [height, width] = preprocess.image_size;
         settings.edited(|file| {
-            if self.loaded_with.image_size.is_some() {
+            // The configuration of DINOv2 states the size of its stored position embedding.
+            let resizes = self.config.vit().is_some_and(|vit| vit.position_resize.is_some());
+            if self.loaded_with.image_size.is_some() && !resizes {
                 let size = if height == width { json!(height) } else { json!([height, width]) };
                 put(file, "image_size", size);
             }

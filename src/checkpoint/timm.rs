@@ -9,7 +9,7 @@ use crate::models::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use std::collections::BTreeSet;
 
 /// Tensors outside the blocks.
-const OUTSIDE: [&str; 16] = [
+const OUTSIDE: [&str; 29] = [
     "cls_token",
     "dist_token",
     "reg_token",
@@ -26,14 +26,31 @@ const OUTSIDE: [&str; 16] = [
     "head.bias",
     "head_dist.weight",
     "head_dist.bias",
+    "attn_pool.latent",
+    "attn_pool.q.weight",
+    "attn_pool.q.bias",
+    "attn_pool.kv.weight",
+    "attn_pool.kv.bias",
+    "attn_pool.proj.weight",
+    "attn_pool.proj.bias",
+    "attn_pool.norm.weight",
+    "attn_pool.norm.bias",
+    "attn_pool.mlp.fc1.weight",
+    "attn_pool.mlp.fc1.bias",
+    "attn_pool.mlp.fc2.weight",
+    "attn_pool.mlp.fc2.bias",
 ];
 
 /// Tensors of a block.
-const INSIDE: [&str; 14] = [
+const INSIDE: [&str; 18] = [
     "norm1.weight",
     "norm1.bias",
     "attn.qkv.weight",
     "attn.qkv.bias",
+    "attn.q_norm.weight",
+    "attn.q_norm.bias",
+    "attn.k_norm.weight",
+    "attn.k_norm.bias",
     "attn.proj.weight",
     "attn.proj.bias",
     "ls1.gamma",
@@ -66,8 +83,8 @@ pub(super) fn part(name: &str) -> Option<LayoutPart> {
 }
 
 /// The configuration as far as the tensors determine it. The grid is one row of patches of unknown
-/// arrangement; heads, pooling and activation are placeholders for
-/// [`Reader`](super::reader::Reader) to fill in.
+/// arrangement; heads, pooling, activation (unless the MLP is gated) and the place of the blocks' norms
+/// are placeholders for [`Reader`](super::reader::Reader) to fill in.
 ///
 /// Tensors that only timm omits are required in the other layouts, so there a missing class token
 /// is an error and not another kind of model.
@@ -91,11 +108,24 @@ pub(super) fn structure(
     let any_block =
         |rest: &str| blocks.iter().any(|i| shapes.contains_key(&format!("blocks.{i}.{rest}")));
     let patch = |axis: usize| dim_of("patch_embed.proj.weight", axis).unwrap_or(1);
-    let final_norm = match has("fc_norm.weight") && !has("norm.weight") {
-        true => FinalNorm::AfterPool,
-        false => FinalNorm::BeforePool,
-    };
     let fixed = layout != Layout::Timm;
+    let dinov2 = layout == Layout::TransformersDinov2;
+    let (clip, siglip) = (layout == Layout::TransformersClip, layout == Layout::TransformersSiglip);
+    let hidden =
+        dim_of("blocks.0.mlp.fc1.weight", 0).or_else(|| dim_of("blocks.0.mlp.fc1.bias", 0));
+    // A gated MLP's first layer has two outputs for each input of the second.
+    let narrow = dim_of("blocks.0.mlp.fc2.weight", 1);
+    let gated = hidden.is_some_and(|hidden| narrow.and_then(|n| n.checked_mul(2)) == Some(hidden));
+    let qk_norm = any_block("attn.q_norm.weight") || any_block("attn.k_norm.weight");
+    let of_head = dim_of("blocks.0.attn.q_norm.weight", 0).filter(|_| qk_norm);
+    let norms = ["norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias"].map(has);
+    let final_norm = match norms {
+        // The reader checks that the configuration confirms it.
+        [false, false, false, false] if layout == Layout::Timm => FinalNorm::None,
+        _ if clip => FinalNorm::None,
+        [false, _, true, _] => FinalNorm::AfterPool,
+        _ => FinalNorm::BeforePool,
+    };
     let config = Config {
         image_size: [patch(2), patch(3)],
         patch_size: [patch(2), patch(3)],
@@ -104,22 +134,29 @@ pub(super) fn structure(
         // A count, not the highest index, so that a gap shows as a missing block and a huge index
         // cannot exhaust memory. Nor can many blocks of one tensor each.
         depth: blocks.len().min(shapes.len() / LEAST_IN_BLOCK + FEW_BLOCKS),
-        heads: 1,
-        mlp_dim: dim_of("blocks.0.mlp.fc1.weight", 0)
-            .or_else(|| dim_of("blocks.0.mlp.fc1.bias", 0))
-            .unwrap_or(dim.saturating_mul(4)),
+        heads: of_head.map_or(1, |of_head| (dim / of_head.max(1)).max(1)),
+        mlp_dim: narrow.filter(|_| gated).or(hidden).unwrap_or(dim.saturating_mul(4)),
         classes: dim_of("head.weight", 0).or_else(|| dim_of("head.bias", 0)).unwrap_or(0),
-        class_token: has("cls_token") || fixed || distillation != Distillation::None,
+        class_token: has("cls_token") || fixed && !siglip || distillation != Distillation::None,
         distillation,
         registers: dim_of("reg_token", 1).unwrap_or(0),
         position_covers_prefix: false,
-        patch_bias: has("patch_embed.proj.bias") || fixed,
+        registers_without_position: false,
+        position_resize: None,
+        patch_bias: has("patch_embed.proj.bias") || fixed && !clip,
         qkv_bias: any_block("attn.qkv.bias") || layout == Layout::Torchvision,
-        layer_scale: any_block("ls1.gamma") || any_block("ls2.gamma"),
-        norm_pre: has("norm_pre.weight"),
+        layer_scale: any_block("ls1.gamma") || any_block("ls2.gamma") || dinov2,
+        post_norm: false,
+        qk_norm,
+        norm_pre: has("norm_pre.weight") || clip,
         final_norm,
-        pooling: Pooling::Token,
-        activation: Activation::Gelu,
+        pooling: match (dinov2, has("attn_pool.latent")) {
+            (true, _) => Pooling::TokenAndMean,
+            (false, true) => Pooling::Attention,
+            (false, false) => Pooling::Token,
+        },
+        pool_prefix: false,
+        activation: if gated { Activation::SwiGlu } else { Activation::Gelu },
         eps: layout.eps(),
     };
     let mut mismatch = compare(config.declare().params(), shapes, Some(("pos_embed", 1)));

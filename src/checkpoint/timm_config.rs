@@ -1,7 +1,7 @@
 //! Checks timm's configuration against the tensors and records assumptions.
 
 use super::arguments::Arguments;
-use super::error::few;
+use super::error::{Mismatch, few};
 use super::reader::Reader;
 use super::settings::Settings;
 use super::timm_names::PLAIN;
@@ -32,6 +32,7 @@ const ARGUMENTS: Arguments = Arguments {
         "pos_embed",
         "pre_norm",
         "proj_bias",
+        "qk_norm",
         "qkv_bias",
         "reg_tokens",
     ],
@@ -57,7 +58,6 @@ const ARGUMENTS: Arguments = Arguments {
         ("embed_norm_layer", "it puts a norm after the patch projection"),
         ("mlp_layer", "it selects another MLP"),
         ("norm_layer", "it selects another norm"),
-        ("qk_norm", "it normalises queries and keys"),
         ("scale_attn_norm", "it puts a norm inside the attention"),
         ("scale_mlp_norm", "it puts a norm inside the MLP"),
         ("use_naflex", "it takes images of any size"),
@@ -95,7 +95,8 @@ const TOP_LEVEL: [&str; 24] = [
 ];
 
 /// Supported activations between the two layers of an MLP.
-const ACTIVATIONS: &str = "the exact GELU and its tanh approximation (`gelu`, `gelu_tanh`)";
+const ACTIVATIONS: &str = "the exact GELU, its tanh approximation and QuickGELU (`gelu`, `gelu_tanh`, \
+     `quick_gelu`), and SiLU in gated MLPs (`silu`)";
 
 /// Refuses arguments of networks that planish does not compute, and unknown arguments.
 pub(super) fn check_arguments(settings: &Settings) -> Result<(), Error> {
@@ -139,6 +140,17 @@ impl Reader<'_> {
 
     /// Checks settings that timm's configuration may state against the tensors.
     pub(super) fn check_structure(&mut self, config: &Config) -> Result<(), Error> {
+        let normed = config.final_norm != FinalNorm::None;
+        let expected = match self.settings {
+            Some(settings) if settings.flag("model_args.final_norm")? == Some(false) => true,
+            _ => self.named()?.is_some_and(|named| named.no_final_norm()),
+        };
+        if !normed && !expected {
+            let missing = ["norm.weight", "norm.bias"].map(String::from).into();
+            let report = Box::new(Mismatch { missing, ..Mismatch::default() });
+            let (path, layout) = (self.path.to_path_buf(), self.layout.name());
+            return Err(Error::Tensors { path, layout, report });
+        }
         let Some(settings) = self.settings else { return Ok(()) };
         self.check_top_level(settings, &ARGUMENTS)?;
         let place = settings.place.as_str();
@@ -159,10 +171,13 @@ impl Reader<'_> {
             ("model_args.class_token", config.class_token, "`cls_token`"),
             ("model_args.pre_norm", config.norm_pre, "`norm_pre.weight`"),
             ("model_args.proj_bias", true, "`blocks.*.attn.proj.bias`"),
-            ("model_args.final_norm", true, "`norm.weight` or `fc_norm.weight`"),
+            ("model_args.qk_norm", config.qk_norm, "`blocks.*.attn.q_norm`"),
+            ("model_args.final_norm", normed, "`norm.weight` or `fc_norm.weight`"),
             (
                 "model_args.fc_norm",
-                config.final_norm == FinalNorm::AfterPool,
+                // Without a last norm, its place has no meaning.
+                config.final_norm == FinalNorm::AfterPool
+                    || !normed && settings.flag("model_args.fc_norm")? == Some(true),
                 "`norm.weight` or `fc_norm.weight`",
             ),
         ] {
@@ -177,15 +192,19 @@ impl Reader<'_> {
             return Err(self.contradiction(place, key, stated, config.patch_size, tensor));
         }
         let scaled = settings.number("model_args.init_values")?.is_some_and(|value| value != 0.0);
-        if scaled && !config.layer_scale {
+        // In blocks with norms after attention and MLP, it initialises the norms.
+        let post_norm = self.named()?.is_some_and(|named| named.post_norm());
+        if scaled && !config.layer_scale && !post_norm {
             let key = "model_args.init_values";
             return Err(self.contradiction(place, key, "LayerScale", "none", "`blocks.*.ls1`"));
         }
         if let Some(ratio) = settings.number("model_args.mlp_ratio")? {
             let stated = config.dim as f64 * ratio;
-            if stated as usize != config.mlp_dim {
+            // timm's width of a gated MLP counts both halves of its first layer.
+            let halves = if config.activation == Activation::SwiGlu { 2 } else { 1 };
+            if stated as usize != halves * config.mlp_dim {
                 let key = "model_args.mlp_ratio";
-                let shown = config.mlp_dim as f64 / config.dim as f64;
+                let shown = (halves * config.mlp_dim) as f64 / config.dim as f64;
                 return Err(self.contradiction(place, key, ratio, shown, "`blocks.0.mlp.fc1`"));
             }
         }
@@ -194,6 +213,7 @@ impl Reader<'_> {
 
     pub(super) fn pooling(&mut self, config: &mut Config) -> Result<(), Error> {
         let mut stated = None;
+        let attends = config.pooling == Pooling::Attention;
         if let Some(settings) = self.settings {
             for key in ["model_args.global_pool", "global_pool", "pretrained_cfg.global_pool"] {
                 stated = stated.or(settings.text(key)?.map(|word| (key, word)));
@@ -202,9 +222,11 @@ impl Reader<'_> {
         config.pooling = match (self.settings, stated) {
             (_, Some((_, "token"))) => Pooling::Token,
             (_, Some((_, "avg"))) => Pooling::Mean,
+            (_, Some((_, "map"))) => Pooling::Attention,
             (Some(settings), Some((key, _))) => {
                 let means = "it selects another pooling";
-                let computes = "the class token and the mean over patches (`token`, `avg`)";
+                let computes = "the class token, the mean over patches and attention pooling \
+                     (`token`, `avg`, `map`)";
                 let remedy = "use a model with this pooling";
                 return Err(settings.not_computed(key, means, computes, remedy));
             }
@@ -213,18 +235,26 @@ impl Reader<'_> {
                 let normed_after = config.final_norm == FinalNorm::AfterPool;
                 let mean = !config.class_token || normed_after && !config.two_heads();
                 let by_tensors = if mean { Pooling::Mean } else { Pooling::Token };
-                let pooling = by_name.unwrap_or(by_tensors);
+                let pooling = match attends {
+                    true => Pooling::Attention,
+                    false => by_name.unwrap_or(by_tensors),
+                };
                 self.assumed.push(format!("pooling: {}", pooling_name(pooling)));
                 pooling
             }
         };
-        if config.pooling == Pooling::Mean && config.two_heads() {
-            let place = self.settings.map_or("", |s| s.place.as_str());
-            let shown = "a classifier on the distillation token";
-            return Err(self.contradiction(place, "global_pool", "avg", shown, "`head_dist`"));
+        let place = self.settings.map_or("", |s| s.place.as_str());
+        if (config.pooling == Pooling::Attention) != attends {
+            let stated = pooling_name(config.pooling);
+            let shown = if attends { "map" } else { "no attention pooling" };
+            return Err(self.contradiction(place, "global_pool", stated, shown, "`attn_pool`"));
+        }
+        if config.pooling != Pooling::Token && config.two_heads() {
+            let (stated, shown) =
+                (pooling_name(config.pooling), "a classifier on the distillation token");
+            return Err(self.contradiction(place, "global_pool", stated, shown, "`head_dist`"));
         }
         if config.pooling == Pooling::Token && !config.class_token {
-            let place = self.settings.map_or("", |s| s.place.as_str());
             return Err(self.contradiction(place, "global_pool", "token", "none", "`cls_token`"));
         }
         Ok(())
@@ -244,45 +274,78 @@ impl Reader<'_> {
             config.eps = eps;
         }
         self.assumed.push(format!("layer norm ε: {:e}", config.eps));
+        let by_name = named.as_ref().and_then(|named| named.activation());
+        let gated = config.activation == Activation::SwiGlu;
+        config.activation = self.timm_activation(gated, by_name, null_activation)?;
+        config.post_norm = named.as_ref().is_some_and(|named| named.post_norm());
+        if config.post_norm && config.layer_scale {
+            let place = self.settings.map_or("", |s| s.place.as_str());
+            let (stated, shown) = ("norms after attention and MLP", "LayerScale");
+            return Err(self.contradiction(place, "architecture", stated, shown, "`blocks.*.ls1`"));
+        }
+        config.pool_prefix = named.as_ref().is_some_and(|named| named.pools_prefix());
+        if let Some(settings) = self.settings {
+            let stated = settings.flag("model_args.pool_include_prefix")?;
+            config.pool_prefix = stated.unwrap_or(config.pool_prefix);
+        }
+        // It changes a pooling of several tokens only.
+        config.pool_prefix &= config.pooling != Pooling::Token && config.prefix_tokens() > 0;
+        Ok(())
+    }
+
+    /// The activation. `gated` is what the tensors show, and `named` what the architecture's name says.
+    fn timm_activation(
+        &mut self,
+        gated: bool,
+        named: Option<Result<Activation, &'static str>>,
+        null: bool,
+    ) -> Result<Activation, Error> {
         let key = "model_args.act_layer";
+        let place = self.settings.map_or("", |s| s.place.as_str());
+        let known = self.named()?.is_some_and(|named| named.is_known());
+        let by_name = named == Some(Ok(Activation::SwiGlu));
+        if gated != by_name && known {
+            let words = |gated| if gated { "gated MLPs" } else { "MLPs without a gate" };
+            let tensor = "`blocks.*.mlp.fc1`";
+            let (stated, shown) = (words(by_name), words(gated));
+            return Err(self.contradiction(place, "architecture", stated, shown, tensor));
+        }
         let stated = match self.settings {
             Some(settings) => settings.text(key)?.map(|name| (settings, name.to_lowercase())),
             None => None,
         };
-        let by_name = named.as_ref().and_then(|named| named.activation());
-        config.activation = match (stated, by_name, self.settings) {
-            (Some((settings, name)), ..) => match name.as_str() {
-                "gelu" | "" => Activation::Gelu,
-                "gelu_tanh" => Activation::GeluTanh,
+        match (stated, named, self.settings) {
+            (Some((settings, name)), ..) => match (name.as_str(), gated) {
+                ("gelu" | "", false) => Ok(Activation::Gelu),
+                ("gelu_tanh", false) => Ok(Activation::GeluTanh),
+                ("quick_gelu", false) => Ok(Activation::QuickGelu),
+                ("silu" | "swish", true) => Ok(Activation::SwiGlu),
                 _ => {
                     let means = "it selects another activation";
                     let remedy = "use a model with one of these";
-                    return Err(settings.not_computed(key, means, ACTIVATIONS, remedy));
+                    Err(settings.not_computed(key, means, ACTIVATIONS, remedy))
                 }
             },
-            (None, ..) if null_activation => Activation::Gelu,
-            (None, Some(why), Some(settings)) => {
+            (None, _, Some(settings)) if null && gated => {
+                let means = "the gate's activation is the GELU";
+                Err(settings.not_computed(key, means, ACTIVATIONS, "use a model with SiLU"))
+            }
+            (None, ..) if null => Ok(Activation::Gelu),
+            (None, Some(Err(why)), Some(settings)) => {
                 let remedy = "if it is one of these, write it under `model_args.act_layer`";
-                return Err(settings.not_computed("architecture", why, ACTIVATIONS, remedy));
+                Err(settings.not_computed("architecture", why, ACTIVATIONS, remedy))
+            }
+            (None, Some(Ok(activation)), _) if gated == by_name => Ok(activation),
+            (None, ..) if gated => {
+                let text = "MLP: gated, SiLU of the first half of its first layer (SwiGLU)";
+                self.assumed.push(text.into());
+                Ok(Activation::SwiGlu)
             }
             (None, ..) => {
                 self.assumed.push("activation: exact GELU".into());
-                Activation::Gelu
+                Ok(Activation::Gelu)
             }
-        };
-        let Some(settings) = self.settings else { return Ok(()) };
-        let key = "model_args.pool_include_prefix";
-        if settings.flag(key)? == Some(true) && config.prefix_tokens() > 0 {
-            let means = "class and register tokens take part in the mean";
-            let computes = "the mean over patches only";
-            return Err(settings.not_computed(
-                key,
-                means,
-                computes,
-                "use a model with this pooling",
-            ));
         }
-        Ok(())
     }
 
     /// Notes an architecture name that does not begin like timm's names of its family.
@@ -300,7 +363,9 @@ impl Reader<'_> {
     /// Notes assumptions for an architecture name that timm does not define, or for no name.
     fn note_architecture(&mut self, config: &Config) -> Result<(), Error> {
         let named = self.named()?;
-        let blocks = "layer norm before attention and MLP";
+        let post_norm = named.as_ref().is_some_and(|named| named.post_norm());
+        let place = if post_norm { "after" } else { "before" };
+        let blocks = format!("layer norm {place} attention and MLP");
         match (self.architecture()?, named) {
             (Some(_), Some(named)) if named.is_known() => {}
             (Some(name), _) => self.assumed.push(format!(

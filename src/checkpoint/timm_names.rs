@@ -7,18 +7,27 @@
 use super::Error;
 use super::settings::Settings;
 use crate::models::arch::TIMM_CLIP_EPS;
-use crate::models::vit::Pooling;
+use crate::models::vit::{self, Pooling};
 
 /// What planish computes, for error messages.
-pub(super) const PLAIN: &str = "MLP-Mixer, ConvNeXt and plain Vision Transformers: layer norm \
-     before attention and before the MLP, absolute position embedding, MLP of two layers";
+pub(super) const PLAIN: &str = "MLP-Mixer, ConvNeXt and Vision Transformers with layer norms before \
+     or after attention and MLP, an absolute position embedding, and an MLP of two layers, which may \
+     be gated (SwiGLU)";
 
 /// What a part of a name implies.
 enum Says {
     /// planish does not compute this network; the reason.
     Other(&'static str),
     /// The activation, unless `act_layer` states it.
-    Activation(&'static str),
+    Activation(vit::Activation),
+    /// The name leaves the activation open, so `act_layer` must state it; the reason.
+    Open(&'static str),
+    /// The norms of a block follow attention and MLP.
+    PostNorm,
+    /// There is no last norm.
+    NoFinalNorm,
+    /// Class and register tokens take part in the pooling, unless `pool_include_prefix` states it.
+    PoolsPrefix,
     /// The number of heads.
     Heads(usize),
     /// ε of the layer norms, unless `norm_layer` states it.
@@ -27,25 +36,23 @@ enum Says {
     Pooling(Pooling),
 }
 
-use Says::{Activation, Eps, Heads, Other};
+use Says::{Activation, Eps, Heads, NoFinalNorm, Open, Other, PoolsPrefix, PostNorm};
+use vit::Activation::{Gelu, GeluTanh, QuickGelu, SwiGlu};
 
 /// SigLIP's name leaves the activation open.
 const EITHER_GELU: &str =
     "some architectures of this name have the exact GELU, others its tanh approximation";
 
-/// Words of a name and what they imply. For each of the five kinds, the first matching row counts.
-const ROWS: [(&str, Says); 77] = [
+/// Words of a name and what they imply. For each kind, the first matching row counts.
+const ROWS: [(&str, Says); 92] = [
     // Blocks.
-    ("rpn", Other("its blocks have the layer norm after attention and after the MLP")),
+    ("rpn", PostNorm),
     ("18x2", Other("its blocks run two attentions in parallel, then two MLPs")),
     ("xp", Other("its blocks run attention and MLP in parallel")),
     ("pwee", Other("its blocks run attention and MLP in parallel")),
     ("dpwee", Other("its blocks run differential attention and MLP in parallel")),
     ("dwee", Other("it has differential attention")),
     ("dlittle", Other("it has differential attention")),
-    ("giant_patch14_dinov2", Other("its MLPs are gated (SwiGLU)")),
-    ("giant_patch14_reg4_dinov2", Other("its MLPs are gated (SwiGLU)")),
-    ("giant_patch14_reg1_tipsv2", Other("its MLPs are gated (SwiGLU)")),
     ("aimv2", Other("it has RMS norms and gated MLPs (SwiGLU)")),
     ("test_vit4", Other("it has RMS norms")),
     ("beit3", Other("its attention and MLP have a layer norm inside")),
@@ -90,10 +97,24 @@ const ROWS: [(&str, Says); 77] = [
     ("test_convnext2", Other("its activation is the tanh GELU")),
     ("test_convnext3", Other("its activation is SiLU")),
     // Activations.
-    ("quickgelu", Activation("its activation is QuickGELU")),
-    ("quick_gelu", Activation("its activation is QuickGELU")),
-    ("siglip", Activation(EITHER_GELU)),
-    ("siglip2", Activation(EITHER_GELU)),
+    ("giant_patch14_dinov2", Activation(SwiGlu)),
+    ("giant_patch14_reg4_dinov2", Activation(SwiGlu)),
+    ("giant_patch14_reg1_tipsv2", Activation(SwiGlu)),
+    ("quickgelu", Activation(QuickGelu)),
+    ("quick_gelu", Activation(QuickGelu)),
+    ("vit_base_patch32_siglip", Activation(GeluTanh)),
+    ("vit_large_patch16_siglip_512", Activation(GeluTanh)),
+    ("vit_large_patch16_siglip_gap_512", Activation(GeluTanh)),
+    ("vit_so400m_patch16_siglip", Activation(GeluTanh)),
+    ("vit_giantopt_patch16_siglip", Activation(GeluTanh)),
+    ("vit_base_patch16_siglip", Activation(Gelu)),
+    ("vit_large_patch16_siglip", Activation(Gelu)),
+    ("vit_so400m_patch14_siglip", Activation(Gelu)),
+    ("siglip", Open(EITHER_GELU)),
+    ("siglip2", Open(EITHER_GELU)),
+    // No last norm.
+    ("intern300m", NoFinalNorm),
+    ("radio", NoFinalNorm),
     // ε: timm's `LayerNorm(eps=1e-5)` of all CLIP models.
     ("clip", Eps(TIMM_CLIP_EPS)),
     // Heads where the size's name would be wrong, then those by size.
@@ -103,6 +124,9 @@ const ROWS: [(&str, Says); 77] = [
     ("eva_large", Heads(16)),
     ("test_vit", Heads(2)),
     ("test_vit2", Heads(2)),
+    ("test_vit3", Heads(3)),
+    ("vit_giant_patch14_dinov2", Heads(24)),
+    ("vit_giant_patch14_reg4_dinov2", Heads(24)),
     ("vit_tiny", Heads(3)),
     ("vit_small", Heads(6)),
     ("vit_base", Heads(12)),
@@ -120,13 +144,15 @@ const ROWS: [(&str, Says); 77] = [
     ("gap", Says::Pooling(Pooling::Mean)),
     ("eva_large", Says::Pooling(Pooling::Mean)),
     ("test_vit2", Says::Pooling(Pooling::Mean)),
+    ("rpn", Says::Pooling(Pooling::Mean)),
+    ("test_vit3", PoolsPrefix),
 ];
 
 /// Families of plain Vision Transformers.
 const FAMILIES: [&str; 4] = ["vit", "deit", "deit3", "flexivit"];
 
 /// Other words in names of plain architectures, besides numbers, `patch16` and `reg4`.
-const WORDS: [&str; 37] = [
+const WORDS: [&str; 38] = [
     "nano",
     "micro",
     "tiny",
@@ -154,6 +180,7 @@ const WORDS: [&str; 37] = [
     "clip",
     "siglip",
     "quickgelu",
+    "rpn",
     "miil",
     "dinov2",
     "tipsv2",
@@ -191,9 +218,28 @@ impl Named {
         self.first(|says| if let Other(why) = says { Some(*why) } else { None })
     }
 
-    /// Why the activation may not be the exact GELU, according to the name.
-    pub fn activation(&self) -> Option<&'static str> {
-        self.first(|says| if let Activation(why) = says { Some(*why) } else { None })
+    /// The activation, if it is not timm's default; or why the name leaves it open.
+    pub fn activation(&self) -> Option<Result<vit::Activation, &'static str>> {
+        self.first(|says| match says {
+            Activation(activation) => Some(Ok(*activation)),
+            Open(why) => Some(Err(*why)),
+            _ => None,
+        })
+    }
+
+    /// Whether the norms of a block follow attention and MLP.
+    pub fn post_norm(&self) -> bool {
+        self.first(|says| matches!(says, PostNorm).then_some(())).is_some()
+    }
+
+    /// Whether there is no last norm.
+    pub fn no_final_norm(&self) -> bool {
+        self.first(|says| matches!(says, NoFinalNorm).then_some(())).is_some()
+    }
+
+    /// Whether class and register tokens take part in the pooling.
+    pub fn pools_prefix(&self) -> bool {
+        self.first(|says| matches!(says, PoolsPrefix).then_some(())).is_some()
     }
 
     /// The number of heads, if the name begins like one of timm's.
@@ -227,7 +273,9 @@ impl Named {
         let mut words = self.words.trim_matches('_').split('_');
         match words.next() {
             Some("eva") => words.next() == Some("large") && words.all(plain),
-            Some("test") => matches!(words.next(), Some("vit" | "vit2")) && words.next().is_none(),
+            Some("test") => {
+                matches!(words.next(), Some("vit" | "vit2" | "vit3")) && words.next().is_none()
+            }
             Some(family) => FAMILIES.contains(&family) && words.all(plain),
             None => false,
         }

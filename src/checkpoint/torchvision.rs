@@ -14,6 +14,7 @@ pub(super) const SPELLING: Spelling = Spelling {
         ("heads.head.", "head."),
         ("heads.", "head."),
     ],
+    scales: &[],
     block: "encoder.layers.encoder_layer_",
     inside: &[
         ("ln_1.", "norm1.", 0, 1),

@@ -6,10 +6,18 @@ use super::layout::LayoutPart;
 use super::spelling::Spelling;
 
 /// Prefix of every name of the backbone, unless the file is a bare backbone.
-const ROOTS: [&str; 4] = ["vit.", "deit.", "convnext.", "convnextv2."];
+const ROOTS: [&str; 7] = [
+    "vit.",
+    "deit.",
+    "convnext.",
+    "convnextv2.",
+    "dinov2.",
+    "dinov2_with_registers.",
+    super::clip::ROOT,
+];
 
 /// Tensors of the backbone that the classifier does not use.
-const POOLER: [&str; 2] = ["pooler.dense.weight", "pooler.dense.bias"];
+const UNUSED: [&str; 3] = ["pooler.dense.weight", "pooler.dense.bias", "embeddings.mask_token"];
 
 const TOKENS: &[(&str, &str)] = &[
     ("embeddings.cls_token", "cls_token"),
@@ -29,6 +37,7 @@ const MODULES: &[(&str, &str)] = &[
 pub(super) const NEW: Spelling = Spelling {
     tokens: TOKENS,
     modules: MODULES,
+    scales: &[],
     block: "layers.",
     inside: &[
         ("layernorm_before.", "norm1.", 0, 1),
@@ -46,6 +55,7 @@ pub(super) const NEW: Spelling = Spelling {
 pub(super) const OLD: Spelling = Spelling {
     tokens: TOKENS,
     modules: MODULES,
+    scales: &[],
     block: "encoder.layer.",
     inside: &[
         ("layernorm_before.", "norm1.", 0, 1),
@@ -76,5 +86,5 @@ pub(super) fn part(spelling: &Spelling, name: &str) -> Option<LayoutPart> {
 
 /// Whether a tensor is not used for classification.
 pub(super) fn is_ignored(name: &str) -> bool {
-    POOLER.contains(&&name[root(name).len()..])
+    UNUSED.contains(&&name[root(name).len()..])
 }

@@ -9,13 +9,29 @@ use crate::models::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use serde_json::Value;
 
 /// Networks that transformers computes like planish.
-const MODEL_TYPES: [&str; 2] = ["vit", "deit"];
+const MODEL_TYPES: [&str; 8] = [
+    "vit",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "clip",
+    "clip_vision_model",
+    "siglip",
+    "siglip_vision_model",
+];
 
 /// The same and transformers' wrapper of timm models, for a timm configuration.
 const MODEL_TYPES_OF_TIMM: [&str; 3] = ["vit", "deit", "timm_wrapper"];
 
 /// Classes of these networks. A classifier may be saved under the class name of another one.
-const CLASSES: [&str; 9] = [
+const CLASSES: [&str; 22] = [
+    "CLIPForImageClassification",
+    "CLIPModel",
+    "CLIPVisionModel",
+    "CLIPVisionModelWithProjection",
+    "SiglipForImageClassification",
+    "SiglipModel",
+    "SiglipVisionModel",
     "ViTForImageClassification",
     "ViTForMaskedImageModeling",
     "ViTModel",
@@ -23,6 +39,12 @@ const CLASSES: [&str; 9] = [
     "DeiTForImageClassificationWithTeacher",
     "DeiTForMaskedImageModeling",
     "DeiTModel",
+    "Dinov2Backbone",
+    "Dinov2ForImageClassification",
+    "Dinov2Model",
+    "Dinov2WithRegistersBackbone",
+    "Dinov2WithRegistersForImageClassification",
+    "Dinov2WithRegistersModel",
     "TimmWrapperForImageClassification",
     "TimmWrapperModel",
 ];
@@ -126,7 +148,7 @@ pub(super) fn check_names(settings: &Settings) -> Result<(), Error> {
     let of_timm = settings.states("architecture");
     let types: &[&str] = if of_timm { &MODEL_TYPES_OF_TIMM } else { &MODEL_TYPES };
     let means = "it is another network";
-    let computes = "transformers' ViT, DeiT, ConvNeXt and ConvNeXt V2";
+    let computes = "transformers' ViT, DeiT, DINOv2, CLIP, SigLIP, ConvNeXt and ConvNeXt V2";
     let remedy = "use one of these";
     if settings.text("model_type")?.is_some_and(|kind| !types.contains(&kind)) {
         return Err(settings.not_computed("model_type", means, computes, remedy));
@@ -140,6 +162,16 @@ pub(super) fn check_names(settings: &Settings) -> Result<(), Error> {
         return Err(settings.not_computed("architectures", means, computes, remedy));
     }
     Ok(())
+}
+
+/// The values of `model_type` for the networks of a layout.
+pub(super) fn model_types(layout: Layout) -> &'static [&'static str] {
+    match layout {
+        Layout::TransformersDinov2 => &MODEL_TYPES[2..4],
+        Layout::TransformersClip => &MODEL_TYPES[4..6],
+        Layout::TransformersSiglip => &MODEL_TYPES[6..],
+        _ => &MODEL_TYPES_OF_TIMM,
+    }
 }
 
 /// Refuses settings of networks that planish does not compute, and unknown settings. `read` are the
@@ -176,14 +208,31 @@ impl Reader<'_> {
         config: &Config,
         settings: &Settings,
     ) -> Result<(), Error> {
-        let place = settings.place.as_str();
         check_keys(settings, &READ, PLAIN)?;
         check_problem(settings)?;
         self.check_network(config, settings)?;
+        self.check_mlp(config, settings)?;
+        self.check_sizes(config, settings)
+    }
+
+    /// Checks the stated width of the MLP.
+    pub(super) fn check_mlp(&self, config: &Config, settings: &Settings) -> Result<(), Error> {
+        let key = "intermediate_size";
+        match settings.count(key)?.filter(|&stated| stated != config.mlp_dim) {
+            None => Ok(()),
+            Some(stated) => {
+                let (shown, tensor) = (config.mlp_dim, "the first layer of the MLP");
+                Err(self.contradiction(settings.place.as_str(), key, stated, shown, tensor))
+            }
+        }
+    }
+
+    /// Checks the sizes that all Vision Transformers of transformers state.
+    pub(super) fn check_sizes(&self, config: &Config, settings: &Settings) -> Result<(), Error> {
+        let place = settings.place.as_str();
         for (key, shown, tensor) in [
             ("hidden_size", config.dim, "the patch projection"),
             ("num_hidden_layers", config.depth, "the blocks"),
-            ("intermediate_size", config.mlp_dim, "the first layer of the MLP"),
             ("num_channels", config.channels, "the patch projection"),
             ("num_labels", config.classes, "the classifier"),
         ] {
@@ -214,6 +263,10 @@ impl Reader<'_> {
             (config.layer_scale, "LayerScale", "`blocks.*.ls1`"),
             (config.norm_pre, "a norm after the embedding", "`norm_pre`"),
             (after_pool, "a norm after the pooling", "`fc_norm`"),
+            (config.final_norm == FinalNorm::None, "no last norm", "`norm`"),
+            (config.qk_norm, "norms of queries and keys", "`blocks.*.attn.q_norm`"),
+            (config.pooling == Pooling::Attention, "attention pooling", "`attn_pool`"),
+            (config.activation == Activation::SwiGlu, "gated MLPs", "`blocks.*.mlp.fc1`"),
         ] {
             if strange {
                 let stated = "a network of transformers, which has no such part";
@@ -248,29 +301,42 @@ impl Reader<'_> {
         if !settings.states("model_type") && self.layout == Layout::Timm {
             self.assumed.push("blocks: layer norm before attention and MLP".into());
         }
-        match settings.number("layer_norm_eps")? {
-            Some(eps) if eps > 0.0 && eps < 1.0 => config.eps = eps,
-            Some(_) => {
-                let expected = "a number between 0 and 1";
-                return Err(settings.unsupported("layer_norm_eps", expected, "correct it"));
-            }
-            None => self.assumed.push(format!("layer norm ε: {:e}", config.eps)),
-        }
-        config.activation = match settings.text("hidden_act")? {
-            Some("gelu") => Activation::Gelu,
-            Some("gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
-            Some(_) => {
-                let means = "it selects another activation";
-                let computes = "the exact GELU and its tanh approximation (`gelu`, `gelu_new`, \
-                     `gelu_pytorch_tanh`)";
-                let remedy = "use a model with one of these";
-                return Err(settings.not_computed("hidden_act", means, computes, remedy));
-            }
-            None => {
-                self.assumed.push("activation: exact GELU".into());
-                Activation::Gelu
-            }
-        };
+        self.stated_eps(&mut config.eps)?;
+        config.activation = self.stated_activation()?;
         Ok(())
+    }
+
+    /// ε of the layer norms, if the configuration states it.
+    pub(super) fn stated_eps(&mut self, eps: &mut f64) -> Result<(), Error> {
+        let key = "layer_norm_eps";
+        match (self.settings, self.settings.map_or(Ok(None), |s| s.number(key))?) {
+            (_, Some(stated)) if stated > 0.0 && stated < 1.0 => *eps = stated,
+            (Some(settings), Some(_)) => {
+                return Err(settings.unsupported(key, "a number between 0 and 1", "correct it"));
+            }
+            _ => self.assumed.push(format!("layer norm ε: {eps:e}")),
+        }
+        Ok(())
+    }
+
+    /// The activation that the configuration states, or the exact GELU.
+    pub(super) fn stated_activation(&mut self) -> Result<Activation, Error> {
+        let key = "hidden_act";
+        match (self.settings, self.settings.map_or(Ok(None), |s| s.text(key))?) {
+            (_, Some("gelu")) => Ok(Activation::Gelu),
+            (_, Some("gelu_new" | "gelu_pytorch_tanh")) => Ok(Activation::GeluTanh),
+            (_, Some("quick_gelu")) => Ok(Activation::QuickGelu),
+            (Some(settings), Some(_)) => {
+                let means = "it selects another activation";
+                let computes = "the exact GELU, its tanh approximation and QuickGELU (`gelu`, \
+                     `gelu_new`, `gelu_pytorch_tanh`, `quick_gelu`)";
+                let remedy = "use a model with one of these";
+                Err(settings.not_computed(key, means, computes, remedy))
+            }
+            _ => {
+                self.assumed.push("activation: exact GELU".into());
+                Ok(Activation::Gelu)
+            }
+        }
     }
 }

@@ -45,8 +45,14 @@ const HARMLESS: [&str; 9] = [
 ];
 
 /// Kinds of processors that do these steps and whose defaults differ from a squash by the bilinear
-/// filter; and whether they take a single number as `size` for a square.
-const KINDS: [(&str, bool); 4] = [("DeiT", true), ("Beit", false), ("Bit", false), ("CLIP", false)];
+/// filter; whether they take a single number as `size` for a square; whether they crop.
+const KINDS: [(&str, bool, bool); 5] = [
+    ("DeiT", true, true),
+    ("Beit", false, true),
+    ("Bit", false, true),
+    ("CLIP", false, true),
+    ("Siglip", false, false),
+];
 
 /// Suffixes of a processor's name after the kind.
 const SUFFIXES: [&str; 4] =
@@ -69,12 +75,13 @@ fn check_processor(images: &Settings) -> Result<(), Error> {
             }
             continue;
         }
-        let Some(&(_, square)) = KINDS.iter().find(|(known, _)| *known == kind) else {
+        let Some(&(_, square, crops)) = KINDS.iter().find(|(known, ..)| *known == kind) else {
             let means = "planish does not know what this processor does";
             return Err(images.not_computed(key, means, STEPS, remedy));
         };
         let sized = images.get("size").is_some_and(|size| square || size.is_object());
-        if !(sized && images.states("do_center_crop") && images.states("resample")) {
+        let crop_known = images.states("do_center_crop") || !crops;
+        if !(sized && crop_known && images.states("resample")) {
             let means = "this processor has its own defaults for `size`, `do_center_crop` and \
                  `resample`, and the file does not state them all";
             return Err(images.not_computed(key, means, STEPS, remedy));
@@ -285,6 +292,15 @@ impl Reader<'_> {
                 Ok(Interpolation::Bilinear)
             }
         }
+    }
+}
+
+/// A size with both sides, as an object or a number; `None` if it is not stated or has one side only.
+pub(super) fn extent(images: &Settings, key: &str) -> Result<Option<[usize; 2]>, Error> {
+    match images.get(key) {
+        Some(value) if value.get("height").is_some() => sides(images, key).map(Some),
+        Some(value) if value.is_object() => Ok(None),
+        _ => images.pair(key),
     }
 }
 

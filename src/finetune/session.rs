@@ -90,11 +90,20 @@ impl FinetuneSession {
     pub fn prepare(options: &FinetuneOptions, context: &Context) -> Result<Self> {
         options.check()?;
         let seed = context.seed;
-        let parent = options.from.as_deref();
-        let parent = parent.map(|from| Checkpoint::open(from, &options.load)).transpose()?;
-        let named = parent.as_ref().filter(|_| !options.reset_head);
+        let open = |classes| match options.from.as_deref() {
+            Some(from) => Checkpoint::open_backbone(from, &options.load, classes).map(Some),
+            None => Ok(None),
+        };
+        // A backbone gets a head when the number of classes is known.
+        let parent = open(1)?;
+        parent.as_ref().map_or(Ok(()), Checkpoint::check_new_head)?;
+        let named = parent.as_ref().filter(|parent| !options.reset_head && !parent.headless);
         let (data, notes) = open_for_training(options.on_bad_sample, &options.data, named)?;
         let images = FinetuneImages::divide(options, &data, seed)?;
+        let parent = match parent.as_ref().is_some_and(|parent| parent.headless) {
+            true => open(images.classes)?,
+            false => parent,
+        };
         let (train_options, cut) = options.training_on(images.train.len());
         let mut start = InitialModel::new(options, parent, &data, &images, notes, seed)?;
         start.notes.extend(cut);

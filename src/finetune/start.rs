@@ -138,18 +138,21 @@ fn from_checkpoint(
         true => network.classes() == images.classes,
         false => network.classes() >= images.classes,
     };
-    let fresh_head = !fits || options.reset_head;
+    let fresh_head = !fits || options.reset_head || parent.headless;
     let (given, own) = (images.whole.class_names(), parent.class_names.as_deref());
     let weights = if fresh_head {
         let dropped = match (given, own) {
             (None, Some(_)) => "; its class names are dropped, since the data have none",
             _ => "",
         };
-        notes.push(format!(
-            "the head is replaced by a new one with {} classes (the checkpoint's has {}){dropped}",
-            images.classes,
-            network.classes()
-        ));
+        notes.push(match parent.headless {
+            true => format!("the checkpoint has no head: it gets one with {} classes", images.classes),
+            false => format!(
+                "the head is replaced by a new one with {} classes (the checkpoint's has {}){dropped}",
+                images.classes,
+                network.classes()
+            ),
+        });
         network = Arc::new(parent.config.clone().with_classes(images.classes).network()?);
         fresh_head_of(&network, &parent.weights, seed)?
     } else {

@@ -276,12 +276,17 @@ pub fn vit(name: &str, classes: usize, channels: usize) -> Result<Config, Error>
         distillation: Distillation::None,
         registers,
         position_covers_prefix: registers == 0,
+        registers_without_position: false,
+        position_resize: None,
         patch_bias: true,
         qkv_bias: true,
         layer_scale: false,
+        post_norm: false,
+        qk_norm: false,
         norm_pre: false,
         final_norm: FinalNorm::BeforePool,
         pooling: Pooling::Token,
+        pool_prefix: false,
         activation: Activation::Gelu,
         eps: TIMM_EPS,
     })
@@ -301,6 +306,14 @@ pub fn not_for_timm(config: &Config) -> Option<String> {
     if config.patch_bias == config.norm_pre {
         return Some(
             "in timm, the patch projection has a bias if and only if there is no norm_pre".into(),
+        );
+    }
+    let written = !config.post_norm && config.activation != Activation::SwiGlu;
+    if !written || config.pooling == Pooling::TokenAndMean || config.position_resize.is_some() {
+        return Some(
+            "a config.json of timm has no argument for this block, MLP, pooling or position \
+             embedding"
+                .into(),
         );
     }
     let two = config.two_heads();
@@ -372,8 +385,19 @@ pub fn timm_architecture(config: &Config) -> (String, Option<Value>) {
     if config.layer_scale {
         add("init_values", json!(1e-5));
     }
-    if config.activation == Activation::GeluTanh {
-        add("act_layer", json!("gelu_tanh"));
+    if config.final_norm == FinalNorm::None {
+        add("final_norm", json!(false));
+    }
+    if config.pool_prefix {
+        add("pool_include_prefix", json!(true));
+    }
+    if config.qk_norm {
+        add("qk_norm", json!(true));
+    }
+    match config.activation {
+        Activation::GeluTanh => drop(add("act_layer", json!("gelu_tanh"))),
+        Activation::QuickGelu => drop(add("act_layer", json!("quick_gelu"))),
+        Activation::Gelu | Activation::SwiGlu => {}
     }
     (base.to_string(), Some(Value::Object(args)))
 }
@@ -427,6 +451,8 @@ pub fn pooling_name(pooling: Pooling) -> &'static str {
     match pooling {
         Pooling::Token => "token",
         Pooling::Mean => "avg",
+        Pooling::Attention => "map",
+        Pooling::TokenAndMean => "token and avg",
     }
 }
 

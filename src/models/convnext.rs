@@ -8,7 +8,7 @@
 
 use super::{Builder, Error, Init, Network, Node, Run, StageBuilder};
 use planish_kernels::{
-    DepthwiseConv, GlobalResponseNorm, MeanTokens, Patches, Result, TokenPatches,
+    DepthwiseConv, GeluForm, GlobalResponseNorm, MeanTokens, Patches, Result, TokenPatches,
 };
 use serde::Serialize;
 
@@ -164,7 +164,7 @@ impl Config {
             let (weight, bias) = (run.param(weight)?, run.param(bias)?);
             let h = run.op(conv, &[&x, &weight, &bias])?;
             let h = run.layer_norm(norm, &h)?;
-            let mut h = run.linear_gelu(fc1, false, &h)?;
+            let mut h = run.linear_gelu(fc1, GeluForm::Exact, &h)?;
             if let Some([weight, bias]) = grn {
                 let (weight, bias) = (run.param(weight)?, run.param(bias)?);
                 h = run.op(GlobalResponseNorm { eps: GRN_EPS }, &[&h, &weight, &bias])?;

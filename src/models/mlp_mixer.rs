@@ -5,7 +5,7 @@
 //! the mean over tokens, → (B, D); and the head, → (B, classes).
 
 use super::{Branch, Builder, Error, Init, Network, Node, Run, StageBuilder};
-use planish_kernels::{Add, MeanTokens, Patches, Result, TransposeTokens};
+use planish_kernels::{Add, GeluForm, MeanTokens, Patches, Result, TransposeTokens};
 use serde::Serialize;
 
 const TOKENS: Branch = Branch { name: "tokens", title: "token MLP" };
@@ -107,7 +107,7 @@ impl Config {
         move |run, x| {
             let h = run.layer_norm(norm, &x)?;
             let h = run.op(TransposeTokens, &[&h])?;
-            let h = run.linear_gelu(fc1, false, &h)?;
+            let h = run.linear_gelu(fc1, GeluForm::Exact, &h)?;
             let h = run.linear(fc2, &h)?;
             let h = run.op(TransposeTokens, &[&h])?;
             run.op(Add, &[&x, &h])
@@ -126,7 +126,7 @@ impl Config {
         let [fc1, fc2] = mlp(s, &format!("{name}.mlp_channels"), sizes);
         move |run, x| {
             let h = run.layer_norm(norm, &x)?;
-            let h = run.linear_gelu(fc1, false, &h)?;
+            let h = run.linear_gelu(fc1, GeluForm::Exact, &h)?;
             run.residual(&x, fc2, None, &h)
         }
     }

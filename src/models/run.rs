@@ -4,7 +4,9 @@ use super::builder::{LayerNorm, Linear, PatchProjection};
 use super::network::ParamId;
 use super::trace::Traced;
 use crate::tape::Value;
-use planish_kernels::{Add, BiasGelu, BiasResidual, Error, Flatten, Gelu, Op, Products, Result};
+use planish_kernels::{
+    Add, BiasGelu, BiasResidual, Error, Flatten, Gelu, GeluForm, Op, Products, Result,
+};
 
 /// The result of an operation in a stage.
 #[derive(Clone)]
@@ -127,10 +129,10 @@ impl dyn Run + '_ {
     ///
     /// # Errors
     /// Those of the operations.
-    pub fn linear_gelu(&mut self, linear: Linear, tanh: bool, x: &Node) -> Result<Node> {
+    pub fn linear_gelu(&mut self, linear: Linear, form: GeluForm, x: &Node) -> Result<Node> {
         match self.without_bias(linear, x)? {
-            (h, Some(bias)) => self.op(BiasGelu { tanh }, &[&h, &bias]),
-            (h, None) => self.op(Gelu { tanh }, &[&h]),
+            (h, Some(bias)) => self.op(BiasGelu { form }, &[&h, &bias]),
+            (h, None) => self.op(Gelu { form }, &[&h]),
         }
     }
 

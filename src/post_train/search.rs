@@ -478,9 +478,10 @@ fn grid(network: &Network) -> Vec<Candidate> {
         None => (None, [].as_slice()),
     };
     let near: [&[f64]; 2] = [&[0.03, 0.1, 0.3], &[0.0, 0.01, 0.03]];
-    for (update, perturb) in
-        [("head", "norm"), ("norm", "head")].into_iter().chain(last.map(|last| (last, "head")))
-    {
+    // Some networks have no last norm.
+    let has_norm = network.blocks().iter().any(|layer| layer.name == "norm");
+    let norms = [("head", "norm"), ("norm", "head")].into_iter().filter(|_| has_norm);
+    for (update, perturb) in norms.chain(last.map(|last| (last, "head"))) {
         add(MethodOptions::sgd(update), near, &[3, 10]);
         add(MethodOptions::pol(perturb, update), near, &[3, 10]);
     }

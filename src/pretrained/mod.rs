@@ -146,7 +146,7 @@ fn position(pretrained: &Checkpoint, tuned: &Checkpoint) -> Result<Option<(usize
     };
     let name = "pos_embed";
     match (tuned.weights.index(name), pretrained.weights.get(name)) {
-        (Some(i), Some(embedding)) if from.image_size != to.image_size => {
+        (Some(i), Some(embedding)) if from.stored_grid() != to.stored_grid() => {
             Ok(Some((i, resized(embedding, from, to)?)))
         }
         _ => Ok(None),

@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Result, Tensor};
 /// Rows that do not belong to the grid of `from`.
 pub fn resized(embedding: &Tensor, from: &Config, to: &Config) -> Result<Tensor> {
     let [old, new] = [from, to].map(grid);
-    let prefix = if from.position_covers_prefix { from.prefix_tokens() } else { 0 };
+    let prefix = from.prefix_positions();
     let (one, rows, dim) = embedding.dims3()?;
     if one != 1 || rows != prefix + old[0] * old[1] {
         candle_core::bail!("expected {prefix} + {}×{} positions, found {rows}", old[0], old[1])

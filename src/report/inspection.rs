@@ -150,11 +150,20 @@ pub struct VitInfo {
     pub layer_scale: bool,
     /// Whether a layer norm follows the embedding.
     pub norm_pre: bool,
-    /// `token` or `mean`.
+    /// Whether the norms of a block follow attention and MLP.
+    #[serde(default)]
+    pub post_norm: bool,
+    /// Whether queries and keys are normalised.
+    #[serde(default)]
+    pub qk_norm: bool,
+    /// Rows and columns of the stored position embedding, if the network resizes it in every pass.
+    #[serde(default)]
+    pub stored_positions: Option<[usize; 2]>,
+    /// `token`, `mean`, `attention`, or `token and mean`.
     pub pooling: String,
-    /// Position of the last norm: `before` or `after` the pooling.
+    /// Position of the last norm: `before` or `after` the pooling, or `none`.
     pub final_norm: String,
-    /// `gelu` or `gelu_tanh`.
+    /// `gelu`, `gelu_tanh`, `quick_gelu` or `swiglu`.
     pub activation: String,
     /// ε of every layer norm.
     pub eps: f64,
@@ -290,17 +299,25 @@ impl From<&vit::Config> for VitInfo {
             qkv_bias: config.qkv_bias,
             layer_scale: config.layer_scale,
             norm_pre: config.norm_pre,
+            post_norm: config.post_norm,
+            qk_norm: config.qk_norm,
+            stored_positions: config.position_resize.map(|resize| resize.grid),
             pooling: match config.pooling {
                 Pooling::Token => "token".into(),
                 Pooling::Mean => "mean".into(),
+                Pooling::Attention => "attention".into(),
+                Pooling::TokenAndMean => "token and mean".into(),
             },
             final_norm: match config.final_norm {
                 FinalNorm::BeforePool => "before".into(),
                 FinalNorm::AfterPool => "after".into(),
+                FinalNorm::None => "none".into(),
             },
             activation: match config.activation {
                 Activation::Gelu => "gelu".into(),
                 Activation::GeluTanh => "gelu_tanh".into(),
+                Activation::QuickGelu => "quick_gelu".into(),
+                Activation::SwiGlu => "swiglu".into(),
             },
             eps: config.eps,
         }

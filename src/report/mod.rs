@@ -33,7 +33,7 @@ pub use calibration::{CALIBRATION, CalibrationReport, Conformal, SET_HEADERS, la
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
 pub use fixing::{BASELINE_HEADERS, FIXING, Fixing, STEP_HEADERS};
-pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
+pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo, VitInfo};
 pub use merging::{MERGING, Merging};
 pub use prediction::{PREDICTION, Prediction};
 pub use remedies::{HeatCell, HeatMap, MOVE_HEADERS, NO_MOVE, heat_map, move_rows};

@@ -2,9 +2,10 @@
 
     python tests/reference/make_timm_names.py
 
-For every architecture of timm with the tensor names of a Vision Transformer: the network (`plain`, or
-the feature that makes it different), and the settings that tensors do not determine: heads, ε,
-activation, pooling. They are read from the modules of a model without weights. Needs timm (1.0.31 was
+For every architecture of timm with the tensor names of a Vision Transformer: the network (`plain` if
+planish computes it, or the feature that makes it different), and the settings that tensors do not
+determine: heads, ε, activation, pooling, the place of the blocks' norms, whether there is a last norm.
+They are read from the modules of a model without weights. Needs timm (1.0.31 was
 used) and torch. Tests read the result; they do not run this script.
 """
 
@@ -13,37 +14,35 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.layers import Attention, LayerNorm, Mlp, PatchEmbed
+from timm.layers import Attention, AttentionPoolLatent, GluMlp, LayerNorm, Mlp, PatchEmbed
 from timm.models._registry import _deprecated_models, _model_to_module
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 
 MODULES = """beit cait convit deepseek_vit deit eva gemma4_vit naflexvit qwen3_vit
 vision_transformer vision_transformer_hybrid vision_transformer_relpos vision_transformer_sam
 vitamin volo xcit""".split()
-GELU = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+GELU = {"SiLU": "swiglu", "GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
 
 def network(model):
-    """`plain`, or the first part that differs from a plain Vision Transformer."""
+    """`plain`, or the first part that planish does not compute."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         return type(model).__name__
     block = model.blocks[0]
-    parts = [(type(block), Block), (type(model.patch_embed), PatchEmbed)]
-    if type(block) is Block:
-        parts += [(type(block.attn), Attention), (type(block.mlp), Mlp), (type(block.norm1), LayerNorm),
+    parts = [(type(block), (Block, ResPostBlock)), (type(model.patch_embed), PatchEmbed)]
+    if type(block) in (Block, ResPostBlock):
+        mlp = GluMlp if type(block.mlp) is GluMlp and not block.mlp.gate_last else Mlp
+        parts += [(type(block.attn), Attention), (type(block.mlp), mlp), (type(block.norm1), LayerNorm),
                   (type(block.attn.norm), torch.nn.Identity),
-                  (type(block.attn.q_norm), torch.nn.Identity)]
+                  (type(block.attn.q_norm), (torch.nn.Identity, LayerNorm))]
     for found, plain in parts:
         if not issubclass(found, plain) and found is not torch.nn.LayerNorm:
             return found.__name__
-    if model.attn_pool is not None:
+    if type(model.attn_pool) not in (type(None), AttentionPoolLatent):
         return type(model.attn_pool).__name__
     if model.pos_embed is None:
         return "no position embedding"
-    final = [model.norm, getattr(model, "fc_norm", torch.nn.Identity())]
-    if all(isinstance(norm, torch.nn.Identity) for norm in final):
-        return "no final norm"
     return "plain"
 
 
@@ -63,6 +62,11 @@ for name in [*timm.list_models(), *earlier]:
         block = model.blocks[0]
         row |= dict(heads=block.attn.num_heads, eps=block.norm1.eps, pooling=model.global_pool,
                     activation=GELU[type(block.mlp.act).__name__])
+        final = [model.norm, getattr(model, "fc_norm", torch.nn.Identity())]
+        features = dict(post_norm=type(block) is ResPostBlock,
+                        no_final_norm=all(isinstance(norm, torch.nn.Identity) for norm in final),
+                        pools_prefix=model.pool_include_prefix)
+        row |= {feature: True for feature, present in features.items() if present}
     rows.append(row)
     print(row)
 out = Path(__file__).parent / "timm_names.json"

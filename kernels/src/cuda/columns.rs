@@ -4,6 +4,7 @@
 use super::launch::{Address, Arg, Launch, Plane, Planner, i32_of, i64_of, passes, sum_blocks};
 use super::rows::Operand;
 use crate::error::Result;
+use crate::gelu::GeluForm;
 
 /// Partial sums that a block of stage two reads in parallel.
 const PARTIALS_PER_BLOCK: u32 = 16;
@@ -63,13 +64,17 @@ impl Planner {
     pub fn bias_gelu_vjp(
         &self,
         k: usize,
-        tanh: bool,
+        form: GeluForm,
         [x, b, gy]: [Plane; 3],
         [gx, gb]: [Plane; 2],
         scratch: Address,
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
-        let name = if tanh { "bias_gelu_tanh_vjp" } else { "bias_gelu_vjp" };
+        let name = match form {
+            GeluForm::Exact => "bias_gelu_vjp",
+            GeluForm::Tanh => "bias_gelu_tanh_vjp",
+            GeluForm::Quick => "bias_gelu_quick_vjp",
+        };
         let operands = [Operand::Rows(x), Operand::Shared(b), Operand::Rows(gy), Operand::Rows(gx)];
         self.sum_launches("gelu", name, k, &operands, &[gb], scratch, sizes, &[])
     }

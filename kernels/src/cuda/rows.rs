@@ -2,6 +2,7 @@
 
 use super::launch::{Address, Arg, Geometry, Launch, Plane, Planner, i32_of, i64_of, passes};
 use crate::error::{Error, Result};
+use crate::gelu::GeluForm;
 use crate::scalar::MAX_TANGENTS;
 
 /// The memory that a row operation reads and writes on a GPU, and its sizes.
@@ -144,16 +145,20 @@ impl Planner {
         self.row_launches(call, BlockShape::Row, k, &operands, sizes, &[Arg::F64(smoothing)])
     }
 
-    /// y = gelu(x), exact or in its tanh form.
+    /// y = gelu(x).
     pub fn gelu_value(
         &self,
         k: usize,
-        tanh: bool,
+        form: GeluForm,
         x: Plane,
         y: Plane,
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
-        let name = if tanh { "gelu_tanh_value" } else { "gelu_value" };
+        let name = match form {
+            GeluForm::Exact => "gelu_value",
+            GeluForm::Tanh => "gelu_tanh_value",
+            GeluForm::Quick => "gelu_quick_value",
+        };
         let operands = [Operand::Rows(x), Operand::Rows(y)];
         self.row_launches(("gelu", name), BlockShape::Element, k, &operands, sizes, &[])
     }
@@ -162,12 +167,16 @@ impl Planner {
     pub fn gelu_vjp(
         &self,
         k: usize,
-        tanh: bool,
+        form: GeluForm,
         [x, gy]: [Plane; 2],
         gx: Plane,
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
-        let name = if tanh { "gelu_tanh_vjp" } else { "gelu_vjp" };
+        let name = match form {
+            GeluForm::Exact => "gelu_vjp",
+            GeluForm::Tanh => "gelu_tanh_vjp",
+            GeluForm::Quick => "gelu_quick_vjp",
+        };
         let operands = [Operand::Rows(x), Operand::Rows(gy), Operand::Rows(gx)];
         self.row_launches(("gelu", name), BlockShape::Element, k, &operands, sizes, &[])
     }
@@ -176,14 +185,44 @@ impl Planner {
     pub fn bias_gelu_value(
         &self,
         k: usize,
-        tanh: bool,
+        form: GeluForm,
         [x, b]: [Plane; 2],
         y: Plane,
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
-        let name = if tanh { "bias_gelu_tanh_value" } else { "bias_gelu_value" };
+        let name = match form {
+            GeluForm::Exact => "bias_gelu_value",
+            GeluForm::Tanh => "bias_gelu_tanh_value",
+            GeluForm::Quick => "bias_gelu_quick_value",
+        };
         let operands = [Operand::Rows(x), Operand::Shared(b), Operand::Rows(y)];
         self.row_launches(("gelu", name), BlockShape::Element, k, &operands, sizes, &[])
+    }
+
+    /// y = a σ(a) b.
+    pub fn swiglu_value(
+        &self,
+        k: usize,
+        [a, b]: [Plane; 2],
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(a), Operand::Rows(b), Operand::Rows(y)];
+        self.row_launches(("swiglu", "swiglu_value"), BlockShape::Element, k, &operands, sizes, &[])
+    }
+
+    /// ga and gb of [`Planner::swiglu_value`].
+    pub fn swiglu_vjp(
+        &self,
+        k: usize,
+        inputs: [Plane; 3],
+        outputs: [Plane; 2],
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let [a, b, gy, ga, gb] =
+            [inputs[0], inputs[1], inputs[2], outputs[0], outputs[1]].map(Operand::Rows);
+        let operands = [a, b, gy, ga, gb];
+        self.row_launches(("swiglu", "swiglu_vjp"), BlockShape::Element, k, &operands, sizes, &[])
     }
 
     /// y = a + b, with equal shapes.

@@ -138,7 +138,7 @@ impl Planner {
         copy(name, unit, written * self.stored.bytes() / unit, args)
     }
 
-    /// Puts `prefix` numbers of t in front of the `len` numbers of each image. Each group of
+    /// Puts `prefix` numbers of t in front of the `len` numbers of each image (or row). Each group of
     /// `share` consecutive images has its own t: the batch for the value, and the same for each
     /// tangent. Address 0 stands for zeros.
     pub fn prepend_value(

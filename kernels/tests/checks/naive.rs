@@ -20,10 +20,10 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
         }
         "layer_norm" => layer_norm(&x[0], &x[1], &x[2], field(&debug, "eps")),
         "softmax" => x[0].chunks(last(&d[0])).flat_map(softmax).collect(),
-        "gelu" if debug.contains("tanh: true") => x[0].iter().map(|&x| gelu_tanh(x)).collect(),
-        "gelu" => x[0].iter().map(|&x| gelu(x)).collect(),
+        "gelu" => x[0].iter().map(|&x| gelu_form(&debug)(x)).collect(),
+        "swiglu" => x[0].iter().zip(&x[1]).map(|(a, b)| a / (1.0 + (-a).exp()) * b).collect(),
         "bias_gelu" => {
-            let form = if debug.contains("tanh: true") { gelu_tanh } else { gelu };
+            let form = gelu_form(&debug);
             let bias = |i: usize| x[1][i % x[1].len()];
             x[0].iter().enumerate().map(|(i, x)| form(x + bias(i))).collect()
         }
@@ -50,11 +50,16 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
             };
             x[0].chunks(t * c).flat_map(image).collect()
         }
-        "flatten" => x[0].clone(),
+        "flatten" | "regroup" => x[0].clone(),
         "prepend" => {
             let rows = d[1][1] * d[1][2];
             x[1].chunks(rows).flat_map(|image| [&x[0][..], image].concat()).collect()
         }
+        "concat" => {
+            let rows = x[0].chunks(last(&d[0])).zip(x[1].chunks(last(&d[1])));
+            rows.flat_map(|(a, b)| [a, b].concat()).collect()
+        }
+        "mix_tokens" => mix_tokens(&x[0], &d[0], &debug),
         "pick_token" => {
             let (t, c, i) = (d[0][1], d[0][2], field(&debug, "index") as usize);
             x[0].chunks(t * c).flat_map(|image| image[i * c..(i + 1) * c].to_vec()).collect()
@@ -62,6 +67,10 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
         "first_tokens" => {
             let (t, c, n) = (d[0][1], d[0][2], field(&debug, "count") as usize);
             x[0].chunks(t * c).flat_map(|image| image[..n * c].to_vec()).collect()
+        }
+        "skip_tokens" => {
+            let (t, c, n) = (d[0][1], d[0][2], field(&debug, "count") as usize);
+            x[0].chunks(t * c).flat_map(|image| image[n * c..].to_vec()).collect()
         }
         "mean_tokens" => mean_tokens(&x[0], &d[0], field(&debug, "skip") as usize),
         "cross_entropy" => cross_entropy(&x[0], &d[0], &debug),
@@ -166,6 +175,15 @@ fn erf(x: f64) -> f64 {
     sum * 2.0 / std::f64::consts::PI.sqrt()
 }
 
+/// The GELU that an operation's debug output names.
+fn gelu_form(debug: &str) -> fn(f64) -> f64 {
+    match debug {
+        _ if debug.contains("form: Tanh") => gelu_tanh,
+        _ if debug.contains("form: Quick") => |x| x / (1.0 + (-1.702 * x).exp()),
+        _ => gelu,
+    }
+}
+
 fn gelu(x: f64) -> f64 {
     x * 0.5 * (1.0 + erf(x / 2f64.sqrt()))
 }
@@ -173,6 +191,21 @@ fn gelu(x: f64) -> f64 {
 fn gelu_tanh(x: f64) -> f64 {
     let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
     0.5 * x * (1.0 + inner.tanh())
+}
+
+fn mix_tokens(x: &[f64], dims: &[usize], debug: &str) -> Vec<f64> {
+    let (tokens, c, rows) = (dims[1], dims[2], field(debug, "rows") as usize);
+    let numbers = debug.split("matrix: [").nth(1).unwrap().split(']').next().unwrap();
+    let matrix: Vec<f64> = numbers.split(", ").map(|n| n.parse().unwrap()).collect();
+    let mut y = Vec::new();
+    for image in x.chunks(tokens * c) {
+        for r in 0..rows {
+            for j in 0..c {
+                y.push((0..tokens).map(|t| matrix[r * tokens + t] * image[t * c + j]).sum());
+            }
+        }
+    }
+    y
 }
 
 fn patches(x: &[f64], dims: &[usize], debug: &str) -> Vec<f64> {

@@ -4,8 +4,8 @@ use super::checks::{Stream, assert_close, numbers, tensor};
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::cast::Cast;
 use planish_kernels::{
-    Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
-    LayerScale, Linear, MeanTokens, Op, PickToken, Products, Saved,
+    Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, GeluForm,
+    LayerNorm, LayerScale, Linear, MeanTokens, Op, PickToken, Products, Saved,
 };
 
 /// A result is rounded once, by at most 2⁻⁸ of itself. In attention, scores and weights are also
@@ -36,9 +36,9 @@ fn cases() -> Vec<Case> {
     };
     vec![
         case(LayerNorm { eps: 1e-6 }, &[&[3, 5, 48]], &[&[48], &[48]]),
-        case(Gelu { tanh: false }, &[&[7, 33]], &[]),
-        case(BiasGelu { tanh: false }, &[&[7, 33]], &[&[33]]),
-        case(BiasGelu { tanh: true }, &[&[4, 64]], &[&[64]]),
+        case(Gelu { form: GeluForm::Exact }, &[&[7, 33]], &[]),
+        case(BiasGelu { form: GeluForm::Exact }, &[&[7, 33]], &[&[33]]),
+        case(BiasGelu { form: GeluForm::Tanh }, &[&[4, 64]], &[&[64]]),
         residual,
         case(Add, &[&[2, 3, 17], &[2, 3, 17]], &[]),
         case(LayerScale, &[&[3, 4, 17]], &[&[17]]),

@@ -11,6 +11,7 @@ mod other_networks;
 mod patch;
 mod save;
 mod stated;
+mod towers;
 mod transformers;
 
 use super::*;

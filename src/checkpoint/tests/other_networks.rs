@@ -33,9 +33,7 @@ fn names_match_the_networks_that_timm_builds() {
         let named = Named::new(name);
         let network = row["network"].as_str().unwrap();
         if network != "plain" {
-            // These two show in the tensors, and arguments can turn them into a plain network.
-            let shown = ["no final norm", "AttentionPoolLatent"].contains(&network);
-            assert!(named.other().is_some() || shown, "{name}");
+            assert!(named.other().is_some(), "{name}");
             continue;
         }
         assert_eq!(named.other(), None, "{name}");
@@ -43,7 +41,18 @@ fn names_match_the_networks_that_timm_builds() {
         let heads = named.heads().map_or(row["heads"].clone(), Value::from);
         assert_eq!(heads, row["heads"], "{name}");
         assert_eq!(named.eps().unwrap_or(arch::TIMM_EPS), row["eps"], "{name}");
-        assert!(named.activation().is_some() || row["activation"] == "gelu", "{name}");
+        let activation = match named.activation() {
+            None | Some(Ok(Activation::Gelu)) => "gelu",
+            Some(Ok(Activation::GeluTanh)) => "gelu_tanh",
+            Some(Ok(Activation::QuickGelu)) => "quick_gelu",
+            Some(Ok(Activation::SwiGlu)) => "swiglu",
+            Some(Err(why)) => panic!("{name}: {why}"),
+        };
+        assert_eq!(activation, row["activation"], "{name}");
+        let said = |feature: &str| row[feature].as_bool().unwrap_or(false);
+        assert_eq!(named.post_norm(), said("post_norm"), "{name}");
+        assert_eq!(named.no_final_norm(), said("no_final_norm"), "{name}");
+        assert_eq!(named.pools_prefix(), said("pools_prefix"), "{name}");
         // If the name does not determine pooling, the tensors do.
         if let Some(pooling) = named.pooling() {
             assert_eq!(arch::pooling_name(pooling), row["pooling"], "{name}");
@@ -57,15 +66,27 @@ fn post_norm_blocks_are_recognised_by_name() {
     for name in
         ["vit_base_patch16_rpn_224", "timm/vit_base_patch16_rpn_224.sw_in1k", "My-ViT-RPN-small"]
     {
-        let [key, found, means] = refusal(timm("/architecture", json!(name)));
-        assert_eq!((key.as_str(), found), ("architecture", json!(name).to_string()));
-        assert!(means.contains("after attention"), "{means}");
+        let found = timm("/architecture", json!(name)).unwrap();
+        assert!(found.config.vit().unwrap().post_norm, "{name}");
     }
-    // Also if the tensors are not those of a Vision Transformer.
+    // timm's post-norm blocks have no LayerScale.
+    let scaled = raw(&Config { layer_scale: true, ..small() });
+    let mut rpn = configuration();
+    rpn["architecture"] = json!("vit_base_patch16_rpn_224");
+    let found = open(folder(&scaled, &rpn).path()).unwrap_err();
+    assert!(matches!(found, Error::Contradiction { key: "architecture", .. }), "{found}");
+    // An argument that only initialises the norms.
+    rpn["model_args"]["init_values"] = json!(1e-5);
+    assert!(open(folder(&raw(&small()), &rpn).path()).unwrap().config.vit().unwrap().post_norm);
+}
+
+/// Names are refused even if the tensors are not those of a Vision Transformer.
+#[test]
+fn other_networks_are_recognised_by_name() {
     let tensors = HashMap::from([("conv1.weight".into(), (Dtype::F32, vec![1], vec![0; 4]))]);
-    let explicit = json!({"architecture": "vit_base_patch16_rpn_224"});
+    let explicit = json!({"architecture": "vit_base_patch16_xp_224"});
     let message = open(folder(&tensors, &explicit).path()).unwrap_err().to_string();
-    for part in ["config.json: \"architecture\" is \"vit_base", "plain Vision", "use a plain"] {
+    for part in ["config.json: \"architecture\" is \"vit_base", "Vision Transf", "use a plain"] {
         assert!(message.contains(part), "{message}");
     }
 }
@@ -89,20 +110,17 @@ fn convnexts_with_another_activation_are_recognised_by_name() {
 #[test]
 fn arguments_of_other_networks() {
     for (argument, value, part) in [
-        ("act_layer", json!("quick_gelu"), "another activation"),
+        ("act_layer", json!("relu"), "another activation"),
         ("act_layer", json!("silu"), "another activation"),
         ("attn_layer", json!("diff"), "another attention"),
         ("block_fn", json!("ResPostBlock"), "another block"),
         ("embed_layer", json!("hybrid"), "patch embedding"),
         ("embed_norm_layer", json!("layernorm"), "after the patch projection"),
-        ("global_pool", json!("map"), "another pooling"),
         ("global_pool", json!("avgmax"), "another pooling"),
         ("global_pool", json!(""), "another pooling"),
         ("mlp_layer", json!("swiglu"), "another MLP"),
         ("norm_layer", json!("rmsnorm"), "another norm"),
-        ("pool_include_prefix", json!(true), "take part in the mean"),
         ("pos_embed", json!("none"), "\"none\""),
-        ("qk_norm", json!(true), "queries and keys"),
         ("scale_attn_norm", json!(true), "inside the attention"),
         ("scale_mlp_norm", json!(true), "inside the MLP"),
         ("use_naflex", json!(true), "any size"),
@@ -182,7 +200,14 @@ fn heads_norms_and_activation_from_names() {
     // In timm, null replaces the architecture's norm with the default norm and its ε.
     let null = json!({"architecture": clip, "model_args": {"norm_layer": null}});
     assert_eq!(read(null).unwrap().config.vit().unwrap().eps, 1e-6);
-    for name in ["vit_base_patch16_clip_quickgelu_224", "vit_so400m_patch16_siglip_gap_256"] {
+    let of = |name: &str| {
+        let configuration = json!({"architecture": name, "model_args": {"num_heads": 12}});
+        read(configuration).unwrap().config.vit().unwrap().activation
+    };
+    assert_eq!(of("vit_base_patch16_clip_quickgelu_224"), Activation::QuickGelu);
+    assert_eq!(of("vit_so400m_patch16_siglip_gap_256"), Activation::GeluTanh);
+    assert_eq!(of("vit_so400m_patch14_siglip_gap_224"), Activation::Gelu);
+    for name in ["our_siglip_256", "vit_huge_patch16_siglip2_256"] {
         let explicit = |activation: Value| {
             let args = json!({"act_layer": activation, "num_heads": 12});
             read(json!({"architecture": name, "model_args": args}))
@@ -253,7 +278,7 @@ fn other_transformers_networks() {
         ("architectures", json!(["ViTMSNForImageClassification"]), "another network"),
         ("architectures", json!(["OurViT"]), "another network"),
         ("architectures", json!("OurViT"), "another network"),
-        ("hidden_act", json!("quick_gelu"), "another activation"),
+        ("hidden_act", json!("silu"), "another activation"),
         ("hidden_act", json!("relu"), "another activation"),
         ("problem_type", json!("regression"), "another loss"),
         ("problem_type", json!("multi_label_classification"), "another loss"),

@@ -4,16 +4,18 @@ use crate::buffer::Buffer;
 use crate::run::{In, Run};
 use planish_kernels::cuda::{Plane, Planner};
 use planish_kernels::{
-    Add, BiasGelu, BiasResidual, CrossEntropy, DepthwiseConv, DualTensor, FirstTokens, Gelu,
-    GlobalResponseNorm, LayerNorm, LayerScale, MeanTokens, Op, Patches, PickToken, Prepend, Result,
-    SaveSet, Saved, Scale, Softmax, TokenPatches, TransposeTokens, WeightRows,
+    Add, BiasGelu, BiasResidual, Concat, CrossEntropy, DepthwiseConv, DualTensor, FirstTokens,
+    Gelu, GlobalResponseNorm, LayerNorm, LayerScale, MeanTokens, Op, Patches, PickToken, Prepend,
+    Result, SaveSet, Saved, Scale, SkipTokens, Softmax, SwiGlu, TokenPatches, TransposeTokens,
+    WeightRows,
 };
 use std::any::Any;
 use std::fmt;
 
 /// Operations without kernels here: products use cuBLAS (attention also the softmax kernels), and
-/// flattening moves no data.
-pub const WITHOUT_KERNEL: &[&str] = &["linear", "matmul", "attention", "flatten"];
+/// flattening and regrouping move no data.
+pub const WITHOUT_KERNEL: &[&str] =
+    &["linear", "matmul", "attention", "mix_tokens", "flatten", "regroup"];
 
 /// An operation that runs its kernels in the emulator.
 pub struct Emulated {
@@ -45,6 +47,8 @@ impl Emulated {
             Some((images, len, [op.index * width, width]))
         } else if let Some(op) = self.is::<FirstTokens>() {
             Some((images, len, [0, op.count * width]))
+        } else if let Some(op) = self.is::<SkipTokens>() {
+            Some((images, len, [op.count * width, len - op.count * width]))
         } else {
             let op = self.is::<WeightRows>()?;
             Some((1, images * len, [op.from * len, (op.to - op.from) * len]))
@@ -91,8 +95,10 @@ impl Op for Emulated {
             run.output(x[0].dims(), |y| plan.layer_norm_value(k, parameters, y, size, eps))
         } else if self.is::<Softmax>().is_some() {
             run.output(x[0].dims(), |y| plan.softmax_value(k, at(0), y, size))
-        } else if let Some(&Gelu { tanh }) = self.is() {
-            run.output(x[0].dims(), |y| plan.gelu_value(k, tanh, at(0), y, size))
+        } else if let Some(&Gelu { form }) = self.is() {
+            run.output(x[0].dims(), |y| plan.gelu_value(k, form, at(0), y, size))
+        } else if self.is::<SwiGlu>().is_some() {
+            run.output(x[0].dims(), |y| plan.swiglu_value(k, [at(0), at(1)], y, size))
         } else if let Some(op) = self.is::<CrossEntropy>() {
             let labels = Buffer::labels(&op.labels);
             let (at_labels, s) = (labels.address(), op.smoothing);
@@ -162,9 +168,13 @@ impl Op for Emulated {
         } else if self.is::<Softmax>().is_some() {
             let gx = run.output(gy.dims(), |gx| plan.softmax_vjp(k, [at(0), g], gx, size))?;
             gradients[0] = Some(gx);
-        } else if let Some(&Gelu { tanh }) = self.is() {
-            let gx = run.output(gy.dims(), |gx| plan.gelu_vjp(k, tanh, [at(0), g], gx, size))?;
+        } else if let Some(&Gelu { form }) = self.is() {
+            let gx = run.output(gy.dims(), |gx| plan.gelu_vjp(k, form, [at(0), g], gx, size))?;
             gradients[0] = Some(gx);
+        } else if self.is::<SwiGlu>().is_some() {
+            let inputs = [at(0), at(1), g];
+            let found = run.two(gy.dims(), |outputs| plan.swiglu_vjp(k, inputs, outputs, size))?;
+            gradients = found.map(Some).into();
         } else if let Some(op) = self.is::<CrossEntropy>() {
             let labels = Buffer::labels(&op.labels);
             let (at_labels, s, size) = (labels.address(), op.smoothing, sizes(saved_tensors[0]));
@@ -259,12 +269,21 @@ impl Emulated {
                 let x = if t == from.value { second.value } else { second.tangent };
                 plan.prepend_value([t, x], y, [planes * images, images], sizes)
             })
+        } else if self.is::<Concat>().is_some() {
+            let (n, m) = (x[0].columns(), x[1].columns());
+            let (rows, second) = (x[0].numel() / n, ins[1].plane());
+            run.linear(&self.shape(&[d, x[1].dims()])?, from, |[a, y], planes| {
+                let b = if a == from.value { second.value } else { second.tangent };
+                plan.prepend_value([a, b], y, [planes * rows, 1], [n, m])
+            })
         } else if let Some((images, len, range)) = self.slice(d) {
             let mut dims = d.to_vec();
             if self.is::<PickToken>().is_some() {
                 dims.remove(1);
             } else if let Some(op) = self.is::<FirstTokens>() {
                 dims[1] = op.count;
+            } else if let Some(op) = self.is::<SkipTokens>() {
+                dims[1] -= op.count;
             } else if let Some(op) = self.is::<WeightRows>() {
                 dims[0] = op.to - op.from;
             }
@@ -304,6 +323,18 @@ impl Emulated {
             })
         } else if self.is::<Prepend>().is_some() {
             return self.prepend_vjp(run, saved, g, needs_grad, plan);
+        } else if self.is::<Concat>().is_some() {
+            let [n, m] = [0, 1].map(|i| saved.dims[i][saved.dims[i].len() - 1]);
+            let rows = gy.numel() / (n + m);
+            let slice = |i: usize, range: [usize; 2]| {
+                run.linear(&saved.dims[i], g, |ends, planes| {
+                    plan.slice_value(ends, planes * rows, n + m, range)
+                })
+            };
+            return Ok(vec![
+                needs_grad[0].then(|| slice(0, [0, n])).transpose()?,
+                needs_grad[1].then(|| slice(1, [n, m])).transpose()?,
+            ]);
         } else if let Some((images, len, range)) = self.slice(d) {
             run.linear(d, g, |ends, planes| plan.slice_vjp(ends, planes * images, len, range))
         } else {
@@ -354,9 +385,9 @@ impl Emulated {
     ) -> Option<Result<DualTensor>> {
         let at = |i: usize| ins[i].plane();
         let (k, plan) = (run.k, run.planner);
-        if let Some(&BiasGelu { tanh }) = self.is() {
+        if let Some(&BiasGelu { form }) = self.is() {
             let inputs = [at(0), at(1)];
-            Some(run.output(dims, |y| plan.bias_gelu_value(k, tanh, inputs, y, size)))
+            Some(run.output(dims, |y| plan.bias_gelu_value(k, form, inputs, y, size)))
         } else {
             self.is::<BiasResidual>()?;
             let inputs = [at(0), at(1), at(2)];
@@ -374,13 +405,13 @@ impl Emulated {
     ) -> Option<Result<Vec<Option<DualTensor>>>> {
         let cotangent = run.input(gy);
         let (g, k, plan) = (cotangent.plane(), run.k, run.planner);
-        if let Some(&BiasGelu { tanh }) = self.is() {
+        if let Some(&BiasGelu { form }) = self.is() {
             let ins: Vec<In> = saved.inputs.iter().flatten().map(|x| run.input(x)).collect();
             let inputs = [ins[0].plane(), ins[1].plane(), g];
             let mut sums = None;
             let gx = run.output(gy.dims(), |gx| {
                 let found = run.sums([&saved.dims[1]], size, |[gb], scratch| {
-                    plan.bias_gelu_vjp(k, tanh, inputs, [gx, gb], scratch, size)
+                    plan.bias_gelu_vjp(k, form, inputs, [gx, gb], scratch, size)
                 });
                 sums = Some(found?);
                 Ok(Vec::new())

@@ -5,8 +5,8 @@ use crate::checks::{Stream, norm, numbers, tensor};
 use crate::ops::Emulated;
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, Gelu, LayerNorm, LayerScale, Op, Result,
-    Saved, Scale, Softmax,
+    Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, Gelu, GeluForm, LayerNorm, LayerScale,
+    Op, Result, Saved, Scale, Softmax, SwiGlu,
 };
 
 const COLUMNS: [usize; 6] = [1, 31, 33, 197, 768, 3072];
@@ -37,14 +37,17 @@ fn operations(n: usize) -> Vec<(Make, Vec<Shape>)> {
         (op(|| Box::new(LayerNorm { eps: 1e-3 })), vec![Rows, Columns, Columns]),
         (op(|| Box::new(Softmax)), vec![Rows]),
         (labels, vec![Rows]),
-        (op(|| Box::new(Gelu { tanh: false })), vec![Rows]),
-        (op(|| Box::new(Gelu { tanh: true })), vec![Rows]),
+        (op(|| Box::new(Gelu { form: GeluForm::Exact })), vec![Rows]),
+        (op(|| Box::new(Gelu { form: GeluForm::Tanh })), vec![Rows]),
+        (op(|| Box::new(Gelu { form: GeluForm::Quick })), vec![Rows]),
+        (op(|| Box::new(SwiGlu)), vec![Rows, Rows]),
         (op(|| Box::new(Add)), vec![Rows, Rows]),
         (op(|| Box::new(Add)), vec![Rows, Columns]),
         (op(|| Box::new(Scale { factor: 0.7 })), vec![Rows]),
         (op(|| Box::new(LayerScale)), vec![Rows, Columns]),
-        (op(|| Box::new(BiasGelu { tanh: false })), vec![Rows, Columns]),
-        (op(|| Box::new(BiasGelu { tanh: true })), vec![Rows, Columns]),
+        (op(|| Box::new(BiasGelu { form: GeluForm::Exact })), vec![Rows, Columns]),
+        (op(|| Box::new(BiasGelu { form: GeluForm::Tanh })), vec![Rows, Columns]),
+        (op(|| Box::new(BiasGelu { form: GeluForm::Quick })), vec![Rows, Columns]),
         (op(|| Box::new(BiasResidual)), vec![Rows, Columns, Rows]),
     ]
 }

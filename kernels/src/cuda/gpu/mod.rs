@@ -25,6 +25,6 @@ pub use device::{free_and_total, is_out_of_memory, open, peak_mib, trim};
 pub use layers::{Moments, adamw_step, axpy, by_magnitude, products, sgd_step};
 pub use memory::concat;
 pub(crate) use product::product;
-pub(crate) use rearrange::{prepend, rearranged};
+pub(crate) use rearrange::{prepend, rearranged, side_by_side};
 pub(crate) use rows::{add_into, plus, run as run_rows};
 pub use upload::{Upload, Uploads};

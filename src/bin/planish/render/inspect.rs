@@ -3,7 +3,7 @@
 use crate::render::table::{Align, Style, Table};
 use planish::checkpoint::Provenance;
 use planish::format::{count, number};
-use planish::report::{Inspection, ModelInfo};
+use planish::report::{Inspection, ModelInfo, VitInfo};
 
 /// The file, the model, its history and its layers.
 pub fn text(report: &Inspection) -> String {
@@ -164,7 +164,7 @@ fn model(model: &ModelInfo) -> Vec<(&'static str, String)> {
             (
                 "model",
                 format!(
-                    "from the tensors: width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
+                    "from the tensors: width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}{}{}",
                     vit.dim,
                     vit.depth,
                     vit.heads,
@@ -176,25 +176,45 @@ fn model(model: &ModelInfo) -> Vec<(&'static str, String)> {
                     with(!vit.qkv_bias, "no qkv bias"),
                     with(vit.layer_scale, "LayerScale"),
                     with(vit.norm_pre, "norm after the embedding"),
+                    with(vit.post_norm, "norms after attention and MLP"),
+                    with(vit.qk_norm, "norms of queries and keys"),
                 ),
             ),
             (
                 "head",
                 format!(
-                    "pooling {}, norm {} it, {}, ε {:e}",
-                    vit.pooling, vit.final_norm, vit.activation, vit.eps
+                    "pooling {}, {}, {}, ε {:e}",
+                    vit.pooling,
+                    match vit.final_norm.as_str() {
+                        "none" => "no last norm".into(),
+                        place => format!("norm {place} it"),
+                    },
+                    vit.activation,
+                    vit.eps
                 ),
             ),
             (
                 "images",
                 format!(
-                    "{} channels of {}, patches {}, {} tokens",
+                    "{} channels of {}, patches {}, {} tokens{}",
                     vit.channels,
                     by(vit.image_size),
                     by(vit.patch_size),
-                    vit.tokens
+                    vit.tokens,
+                    resized(vit)
                 ),
             ),
         ],
+    }
+}
+
+/// `, position embedding of 37×37 patches, resized in every pass`, if it is.
+fn resized(vit: &VitInfo) -> String {
+    let grid = [0, 1].map(|axis| vit.image_size[axis] / vit.patch_size[axis].max(1));
+    match vit.stored_positions.filter(|stored| *stored != grid) {
+        Some(stored) => {
+            format!(", position embedding of {} patches, resized in every pass", by(stored))
+        }
+        None => String::new(),
     }
 }
