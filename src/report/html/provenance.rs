@@ -32,7 +32,7 @@ fn one(input: &Input) -> String {
     ];
     if let Report::Bench(r) = &input.report {
         // Each run has a process of its own.
-        let peaks = r.costs.iter().filter_map(|cost| cost.peak_mib);
+        let peaks = r.run.costs.iter().filter_map(|cost| cost.peak_mib);
         let largest = peaks.map(|peak| peak.mean).max_by(f64::total_cmp);
         let text = |mib: f64| format!("{mib:.0} MiB, mean of the method that needs most");
         pairs.extend(largest.map(|mib| ("peak memory of a run", text(mib))));
