@@ -16,7 +16,7 @@ fn main() -> Result<()> {
     let context = Context::silent(0);
     let clock = RunInfo::start("example".into(), context.seed, context.engine);
     let checkpoint = Checkpoint::open(checkpoint.as_ref(), &Load::default())?;
-    let data = DataOptions { data, ..DataOptions::default() };
+    let data = DataOptions { data: vec![data], ..DataOptions::default() };
     let options = DiagnoseOptions { samples: Some(500), ..DiagnoseOptions::default() };
     let limit = Limit::default();
     let session = DiagnoseSession::prepare(&options, checkpoint, &data, limit, &context)?;

@@ -29,7 +29,7 @@ fn power_iteration(operator: &dyn LinearOperator, products: usize) -> Result<f64
 
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open("assets/model".as_ref(), &Load::default())?;
-    let options = DataOptions { data: "assets/data".into(), ..DataOptions::default() };
+    let options = DataOptions { data: vec!["assets/data".into()], ..DataOptions::default() };
     let roles = Data::open(&options, &checkpoint)?.roles(&checkpoint, 0)?;
     let subset = sample(require(Role::Val, roles.val.as_ref())?, Some(200), 0)?;
     let (model, images) =

@@ -42,7 +42,7 @@ impl Method for NormalizedSgd {
 
 fn main() -> Result<()> {
     let checkpoint = Checkpoint::open("assets/model".as_ref(), &Load::default())?;
-    let options = DataOptions { data: "assets/data".into(), ..DataOptions::default() };
+    let options = DataOptions { data: vec!["assets/data".into()], ..DataOptions::default() };
     let roles = Data::open(&options, &checkpoint)?.roles(&checkpoint, 0)?;
     let train = require(Role::Train, roles.train.as_ref())?;
     let model = objective(&checkpoint, DType::F32, &Engine::cpu())?;

@@ -19,7 +19,7 @@ fn main() -> Result<()> {
         write_worse: true,
         ..PostTrainOptions::new(MethodOptions::sgd(&last))
     };
-    let data = DataOptions { data, ..DataOptions::default() };
+    let data = DataOptions { data: vec![data], ..DataOptions::default() };
     let (place, context) = (Place::New(out.into()), Context::silent(0));
     let session =
         PostTrainSession::prepare(&options, checkpoint, &data, &place, Preview::None, &context)?;

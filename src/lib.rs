@@ -9,7 +9,7 @@
 //!     // A timm, transformers or torchvision checkpoint, and what it does not say itself.
 //!     let checkpoint = Checkpoint::open("model/".as_ref(), &Load::default())?;
 //!     // Class folders, IDX, CIFAR or prepared tensors; which images train, validate and test.
-//!     let data = DataOptions { data: "images/".into(), ..DataOptions::default() };
+//!     let data = DataOptions { data: vec!["images/".into()], ..DataOptions::default() };
 //!     // The CPU and seed 0; an `Observer` in place of `silent` would receive progress.
 //!     let context = Context::silent(0);
 //!
@@ -85,6 +85,7 @@ pub mod objective;
 pub mod observe;
 pub mod options;
 pub mod output;
+mod pickle;
 pub mod pixels;
 pub mod post_train;
 pub mod predict;

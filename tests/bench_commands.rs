@@ -54,7 +54,7 @@ fn runs_in_one_process_have_the_same_figures() {
     };
     options.cache.cache_dir = Some(cache.into());
     let checkpoint = Checkpoint::open(bench.model.as_ref(), &Load::default()).unwrap();
-    let data = DataOptions { data: bench.data.clone(), ..DataOptions::default() };
+    let data = DataOptions { data: vec![bench.data.clone()], ..DataOptions::default() };
     let (runner, context) = (InProcess::new(&checkpoint, &data), Context::silent(0));
     let prepare = |preview| {
         BenchSession::prepare(&options, &checkpoint, &data, &runner, preview, &context).unwrap()
@@ -127,7 +127,7 @@ fn adapters_in_one_process_have_the_same_figures() {
         ..BenchOptions::default()
     };
     let checkpoint = Checkpoint::open(bench.model.as_ref(), &Load::default()).unwrap();
-    let data = DataOptions { data: bench.data.clone(), ..DataOptions::default() };
+    let data = DataOptions { data: vec![bench.data.clone()], ..DataOptions::default() };
     let (runner, context) = (InProcess::new(&checkpoint, &data), Context::silent(0));
     let session =
         BenchSession::prepare(&options, &checkpoint, &data, &runner, Preview::None, &context);

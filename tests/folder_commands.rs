@@ -287,3 +287,87 @@ fn images_without_labels_are_classified() {
     bench.run(&[&bad[..], &[&bench.data]].concat()).fails_with(&["expected", "image"]);
     bench.run(&[&bad[..], &[&root, "--top", "0"]].concat()).is_refused_with(&["--top"]);
 }
+
+#[test]
+fn classes_and_domains_are_evaluated_apart() {
+    let bench = Bench::with_model();
+    let root = folder(&bench, "images", ".", ["a", "b", "c", "d"]);
+    // The first five images of each class are photos.
+    let mut list = "path,label,domain\n".to_owned();
+    for class in 0..4 {
+        for position in 0..10 {
+            let i = 4 * position + class;
+            let end = if i % 3 == 0 { "PNG" } else { "png" };
+            let domain = if position < 5 { "photo" } else { "sketch" };
+            let letter = ["a", "b", "c", "d"][class];
+            list += &format!("images/{letter}/{i:03}.{end},{class},{domain}\n");
+        }
+    }
+    let file = bench.path("list.csv");
+    fs::write(&file, &list).unwrap();
+    let [classes, matrix, json, dump] =
+        ["classes.csv", "matrix.csv", "eval.json", "logits.safetensors"].map(|n| bench.path(n));
+    let data = ["--data", &file, "--json", &json, "--dump", &dump];
+    let out = bench.run(
+        &[&["eval", &bench.model, "--per-class", &classes, "--confusion", &matrix][..], &data]
+            .concat(),
+    );
+    assert!(out.success, "{}", out.errors);
+    assert!(out.output.contains("classes, lowest accuracy first"), "{}", out.output);
+    assert!(out.output.contains("groups, lowest accuracy first"), "{}", out.output);
+    // Counted from the logits; the list is in order of the classes.
+    let all = tensors(&dump)["logits"].f32s();
+    let predicted: Vec<usize> = all
+        .chunks(4)
+        .map(|row| (0..4).fold(0, |best, at| if row[at] > row[best] { at } else { best }))
+        .collect();
+    let mut counts = vec![vec![0; 4]; 4];
+    predicted.iter().enumerate().for_each(|(i, &class)| counts[i / 10][class] += 1);
+    let by_class = &bench.json("eval.json")["by_class"];
+    for class in 0..4 {
+        let right = counts[class][class] as f64 / 10.0;
+        assert_eq!(by_class["classes"][class]["top1"], right);
+        assert_eq!(by_class["classes"][class]["images"], 10);
+    }
+    let rows = fs::read_to_string(&matrix).unwrap();
+    let cells: Vec<Vec<usize>> = rows
+        .lines()
+        .skip(1)
+        .map(|row| row.split(',').skip(1).map(|cell| cell.parse().unwrap()).collect())
+        .collect();
+    assert_eq!(cells, counts);
+    assert_eq!(fs::read_to_string(&classes).unwrap().lines().count(), 5);
+    for (at, name, photo) in [(0, "photo", true), (1, "sketch", false)] {
+        let own = (0..40).filter(|i| (i % 10 < 5) == photo);
+        let right = own.filter(|&i| predicted[i] == i / 10).count();
+        let group = &by_class["groups"][at];
+        assert_eq!((&group["name"], &group["images"]), (&name.into(), &20.into()));
+        assert!((group["top1"].as_f64().unwrap() - right as f64 / 20.0).abs() < 1e-12);
+    }
+    let page = bench.path("page.html");
+    let out = bench.plain(&["report", &json, "--html", &page]);
+    assert!(out.success, "{}", out.errors);
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("<h2>Classes</h2>") && page.contains("sketch"), "no section");
+    // Two sources are one set with a group each.
+    let out = bench.run(&["eval", &bench.model, "--data", &root, "--data", &root, "--json", &json]);
+    assert!(out.success, "{}", out.errors);
+    assert!(out.output.contains("40 images are copies of others"), "{}", out.output);
+    let report = bench.json("eval.json");
+    assert_eq!(report["data"]["images"], 80);
+    assert_eq!(report["by_class"]["groups"][0]["images"], 80);
+    // A file that does not exist.
+    fs::write(&file, format!("{list}images/a/none.png,0,photo\n")).unwrap();
+    bench.run(&["eval", &bench.model, "--data", &file]).fails_with(&[
+        "line 42",
+        "none.png",
+        "--on-bad-sample",
+    ]);
+    let out = bench.run(&["eval", &bench.model, "--data", &file, "--on-bad-sample", "skip"]);
+    assert!(
+        out.success && out.output.contains("none.png: cannot be read"),
+        "{} {}",
+        out.output,
+        out.errors
+    );
+}

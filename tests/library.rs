@@ -34,7 +34,7 @@ fn as_read(report: &impl Serialize) -> Value {
 
 fn opened(bench: &Bench) -> (Checkpoint, DataOptions) {
     let checkpoint = Checkpoint::open(bench.model.as_ref(), &Load::default()).unwrap();
-    (checkpoint, DataOptions { data: bench.data.clone(), ..DataOptions::default() })
+    (checkpoint, DataOptions { data: vec![bench.data.clone()], ..DataOptions::default() })
 }
 
 #[test]

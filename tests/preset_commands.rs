@@ -118,7 +118,7 @@ fn a_preset_is_the_same_from_rust() {
         ..PostTrainOptions::default()
     };
     let checkpoint = Checkpoint::open(bench.model.as_ref(), &Load::default()).unwrap();
-    let data = DataOptions { data: bench.data.clone(), ..DataOptions::default() };
+    let data = DataOptions { data: vec![bench.data.clone()], ..DataOptions::default() };
     let (place, context) = (Place::Nowhere, Context::silent(0));
     let session =
         PostTrainSession::prepare(&options, checkpoint, &data, &place, Preview::None, &context)

@@ -12,7 +12,7 @@
 //! use planish::prelude::*;
 //!
 //! let checkpoint = Checkpoint::open("model/".as_ref(), &Load::default())?;
-//! let data = DataOptions { data: "images/".into(), ..DataOptions::default() };
+//! let data = DataOptions { data: vec!["images/".into()], ..DataOptions::default() };
 //! let (options, context) = (BenchOptions::default(), Context::silent(0));
 //! let runner = InProcess::new(&checkpoint, &data);
 //! let session =

@@ -29,7 +29,6 @@ mod numbers;
 mod on_disk;
 mod output;
 mod patch;
-mod pickle;
 mod provenance;
 mod read;
 mod reader;

@@ -8,9 +8,9 @@
 use super::choice::choose;
 use super::contents::{Contents, StoredTensor};
 use super::names::is_model;
-use super::pickle::{Id, Pickle, Refusal, Tensor, Value};
 use super::view::{Storage, View};
 use super::{Error, on_disk::damaged};
+use crate::pickle::{Id, Pickle, Refusal, Tensor, Value};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};

@@ -52,7 +52,11 @@ pub(super) fn read(
     let Some(data) = options.data.clone() else {
         return Err(Error::NoData { path: path.into() }.into());
     };
-    let data = DataOptions { data, val_data: options.val_data.clone(), ..DataOptions::default() };
+    let data = DataOptions {
+        data: vec![data],
+        val_data: options.val_data.iter().cloned().collect(),
+        ..DataOptions::default()
+    };
     let (split, precision) = (options.split.as_deref(), options.precision);
     let found = evaluate_in_order(&checkpoint, &data, split, precision, order, context)?;
     notes.extend(found.warnings);

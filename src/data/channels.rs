@@ -42,7 +42,13 @@ mod tests {
     fn images(shape: [usize; 3]) -> DataSet {
         let levels = vec![7; 2 * shape.iter().product::<usize>()];
         let split = Split::from_levels("test", levels, shape, vec![0, 1]).unwrap();
-        DataSet { path: "there".into(), kind: "idx", notes: Vec::new(), splits: vec![split] }
+        DataSet {
+            path: "there".into(),
+            kind: "idx",
+            by_name: false,
+            notes: Vec::new(),
+            splits: vec![split],
+        }
     }
 
     #[test]

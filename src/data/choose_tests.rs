@@ -11,7 +11,7 @@ fn data(splits: &[(&str, usize)]) -> DataSet {
         Split::from_levels(name, levels, [1, 1, 1], labels).unwrap()
     };
     let splits = splits.iter().enumerate().map(split).collect();
-    DataSet { path: "memory".into(), kind: "idx", notes: Vec::new(), splits }
+    DataSet { path: "memory".into(), kind: "idx", by_name: false, notes: Vec::new(), splits }
 }
 
 fn request(data: &DataSet) -> RoleRequest<'_> {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::store::ImageBuffer;
 use super::{Error, Split};
 
-const SIDE: usize = 32;
-const PLANE: usize = SIDE * SIDE;
+pub(super) const SIDE: usize = 32;
+pub(super) const PLANE: usize = SIDE * SIDE;
 
 /// One of the two data sets.
 struct Version {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::domains::check_domains;
 use super::{ClassError, DataSet, Error, Split};
 use unicode_normalization::UnicodeNormalization;
 
@@ -63,6 +64,7 @@ pub fn number_classes(
     for set in sets.iter_mut() {
         for group in groups(&set.splits) {
             let place = place(set, &group);
+            let domains = if set.by_name { check_domains(set) } else { None };
             let splits = &mut set.splits[group];
             let Some(given) = splits[0].class_names().map(<[_]>::to_vec) else {
                 if let (Some(own), true) = (own, set.kind == "csv" && order == ClassOrder::Name) {
@@ -74,21 +76,24 @@ pub fn number_classes(
                 Some((_, names)) => compare(splits, &given, names),
                 None => Match::None,
             };
-            match (set.kind, found, &reference) {
+            if let (false, Some(error)) = (matches!(found, Match::All(_)), domains) {
+                return Err(error);
+            }
+            match (set.by_name, found, &reference) {
                 (_, Match::All(map), Some((_, names))) => {
                     relabel(splits, &map, names)?;
                     settled = true;
                 }
-                ("folder" | "csv", Match::Partly(unknown), Some((of, names))) => {
+                (true, Match::Partly(unknown), Some((of, names))) => {
                     return Err(mismatch(place, of, unknown, names, &given));
                 }
-                ("folder" | "csv", Match::Twice(name, numbers), _) => {
+                (true, Match::Twice(name, numbers), _) => {
                     return Err(Error::Classes(ClassError::Twice { place, name, numbers }));
                 }
-                ("folder" | "csv", Match::None, Some((of, names))) if settled => {
+                (true, Match::None, Some((of, names))) if settled => {
                     return Err(mismatch(place, of, given.clone(), names, &given));
                 }
-                ("folder" | "csv", ..) => {
+                (true, ..) => {
                     if given.len() > classes {
                         let found = given.len();
                         return Err(Error::Classes(ClassError::TooMany {
@@ -147,7 +152,11 @@ pub fn renumber(set: &mut DataSet, own: Option<&[String]>) -> Result<(), Error> 
     let Some(first) = named.first() else { return Ok(()) };
     let first = set.splits[first.start].class_names().unwrap_or_default().to_vec();
     let all = |names: &[String]| named.iter().all(|g| matches!(matched(g, names), Match::All(_)));
-    let names = own.filter(|own| all(own)).map_or(first, <[_]>::to_vec);
+    let known = own.filter(|own| all(own));
+    if let (None, true, Some(error)) = (known, set.by_name, check_domains(set)) {
+        return Err(error);
+    }
+    let names = known.map_or(first, <[_]>::to_vec);
     let mut maps = Vec::new();
     for group in &named {
         let given = set.splits[group.start].class_names().unwrap_or_default();

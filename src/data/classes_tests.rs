@@ -9,7 +9,13 @@ fn data(kind: &'static str, names: &[&str], n: usize) -> DataSet {
     files.add("folder".as_ref(), (0..names.len() * n).map(|i| format!("{i}.png").into()));
     let labels = (0..names.len() as u32).flat_map(|y| vec![y; n]).collect();
     let split = Split::of_files("folder", "all", files, labels, Some(names));
-    DataSet { path: "folder".into(), kind, notes: Vec::new(), splits: vec![split] }
+    DataSet {
+        path: "folder".into(),
+        kind,
+        by_name: ["folder", "csv"].contains(&kind),
+        notes: Vec::new(),
+        splits: vec![split],
+    }
 }
 
 fn strings(names: &[&str]) -> Vec<String> {
@@ -308,7 +314,13 @@ fn numbers_in_lists_are_names_if_the_checkpoint_has_numerals_in_another_order() 
         let mut files = Files::default();
         files.add("folder".as_ref(), (0..values.len()).map(|i| format!("{i}.png").into()));
         let split = Split::of_files("list.csv", "all", files, values.to_vec(), None);
-        DataSet { path: "list.csv".into(), kind: "csv", notes: Vec::new(), splits: vec![split] }
+        DataSet {
+            path: "list.csv".into(),
+            kind: "csv",
+            by_name: true,
+            notes: Vec::new(),
+            splits: vec![split],
+        }
     };
     let mut sorted: Vec<String> = (0..12).map(|i| i.to_string()).collect();
     sorted.sort();

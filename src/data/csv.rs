@@ -2,8 +2,9 @@
 //!
 //! The first line names the columns: the image (`path`, `file`, `filename`, `file_name`, `image` or
 //! `image_path`), its label (`label`, `class`, `class_name` or `target`) and, if wanted, its `split` (`train`,
-//! `val` or `validation`, `test`). Without a `split`, all images are in one split called `all`. Other columns
-//! are ignored. Paths are relative to the file's folder.
+//! `val` or `validation`, `test`) and its `domain` (or `group`), which evaluations report separately. Without a
+//! `split`, all images are in one split called `all`. Other columns are ignored. Paths are relative to the file's
+//! folder.
 //!
 //! If all labels are whole numbers, they are class indices, as in an IDX file. Otherwise they are class names,
 //! numbered in byte order, as class folders are.
@@ -22,6 +23,9 @@ const PATHS: [&str; 6] = ["path", "file", "filename", "file_name", "image", "ima
 /// Of its label.
 const LABELS: [&str; 4] = ["label", "class", "class_name", "target"];
 
+/// Of its group.
+const DOMAINS: [&str; 2] = ["domain", "group"];
+
 /// More classes than any image classifier has.
 const MOST_CLASSES: u32 = 100_000;
 
@@ -31,6 +35,7 @@ struct Row {
     path: PathBuf,
     label: String,
     split: &'static str,
+    domain: Option<String>,
 }
 
 /// Whether a path is that of a CSV file.
@@ -38,17 +43,17 @@ pub(super) fn is_csv(path: &Path) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv")) && path.is_file()
 }
 
-/// Reads the list; opens no image.
+/// Reads the list; opens no image. With `whole`, each image must exist.
 ///
 /// # Errors
 /// [`Error::Table`] for a file that is not CSV in UTF-8, a missing column, an empty field, an unknown split, an
 /// image file that does not exist, or a file with two labels; [`Error::Empty`] for a list without images.
-pub fn open(file: &Path) -> Result<Vec<Split>, Error> {
+pub fn open(file: &Path, whole: bool) -> Result<Vec<Split>, Error> {
     let rows = rows(file)?;
     if rows.is_empty() {
         return Err(Error::Empty { place: file.display().to_string() });
     }
-    check(file, &rows)?;
+    check(file, &rows, whole)?;
     let numbers: Option<Vec<u64>> = rows.iter().map(|row| row.label.parse().ok()).collect();
     let (labels, names) = match numbers {
         Some(numbers) => (classes(file, &rows, &numbers)?, None),
@@ -59,17 +64,26 @@ pub fn open(file: &Path) -> Result<Vec<Split>, Error> {
             (labels, Some(names.into_iter().map(str::to_owned).collect::<Vec<_>>()))
         }
     };
+    let domains: BTreeSet<&str> = rows.iter().filter_map(|row| row.domain.as_deref()).collect();
+    let domains: Vec<&str> = domains.into_iter().collect();
     let mut splits = Vec::new();
     for name in ["train", "val", "test", "all"] {
         let (mut files, mut own): (Files, Vec<u32>) = Default::default();
+        let mut groups = Vec::new();
         for (row, label) in rows.iter().zip(&labels).filter(|(row, _)| row.split == name) {
             let folder = row.path.parent().unwrap_or(Path::new(""));
             files.add_to(folder, row.path.file_name().unwrap_or_default().to_owned());
             own.push(*label);
+            let domain = row.domain.as_deref().and_then(|own| domains.binary_search(&own).ok());
+            groups.extend(domain.map(|domain| domain as u32));
         }
         if !own.is_empty() {
             let source = file.display().to_string();
-            splits.push(Split::of_files(&source, name, files, own, names.clone()));
+            let split = Split::of_files(&source, name, files, own, names.clone());
+            splits.push(match domains.is_empty() {
+                true => split,
+                false => split.grouped(groups, domains.iter().map(|&name| name.into()).collect()),
+            });
         }
     }
     Ok(splits)
@@ -121,24 +135,29 @@ fn rows(file: &Path) -> Result<Vec<Row>, Error> {
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').trim().to_lowercase())
         .collect();
-    let required = |names: &[&str], what: &str| {
+    let wrong = |number: &str, names: &[&str], what: &str, found: &[String], remedy| {
+        let expected = format!("{number} column for {what}: {}", names.join(", "));
+        problem(file, 1, &expected, format!("\"{}\"", found.join("\", \"")), remedy)
+    };
+    let optional = |names: &[&str], what: &str| {
         let is_named = |at: &usize| names.contains(&columns[*at].as_str());
         let found: Vec<usize> = (0..columns.len()).filter(is_named).collect();
-        let wrong = |number: &str, found: &[String], remedy| {
-            let expected = format!("{number} column for {what}: {}", names.join(", "));
-            problem(file, 1, &expected, format!("\"{}\"", found.join("\", \"")), remedy)
-        };
         match found.as_slice() {
-            [one] => Ok(*one),
-            [] => Err(wrong("a", &columns, "name the column in the first line")),
+            [one] => Ok(Some(*one)),
+            [] => Ok(None),
             [..] => {
                 let both: Vec<String> = found.iter().map(|&at| columns[at].clone()).collect();
-                Err(wrong("one", &both, "rename the others"))
+                Err(wrong("one", names, what, &both, "rename the others"))
             }
         }
     };
+    let required = |names: &[&str], what: &str| {
+        let absent = || wrong("a", names, what, &columns, "name the column in the first line");
+        optional(names, what)?.ok_or_else(absent)
+    };
     let (path, label) = (required(&PATHS, "the image")?, required(&LABELS, "its label")?);
     let split = columns.iter().position(|column| column == "split");
+    let domain = optional(&DOMAINS, "its domain")?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut out = Vec::new();
     for record in reader.records() {
@@ -160,6 +179,10 @@ fn rows(file: &Path) -> Result<Vec<Row>, Error> {
                     split_name(name).ok_or_else(unknown)?
                 }
             },
+            domain: match domain {
+                None => None,
+                Some(column) => Some(field(column, "a domain")?.to_owned()),
+            },
         });
     }
     Ok(out)
@@ -178,14 +201,15 @@ fn filled<'a>(
     })
 }
 
-/// Every image exists, and no file has two labels.
-fn check(file: &Path, rows: &[Row]) -> Result<(), Error> {
+/// Every image exists if this is wanted, and no file has two labels.
+fn check(file: &Path, rows: &[Row], whole: bool) -> Result<(), Error> {
     let mut known: BTreeMap<&Path, &Row> = BTreeMap::new();
     for row in rows {
         let shown = row.path.display();
-        if !row.path.is_file() {
+        if whole && !row.path.is_file() {
             let (expected, found) = ("an image file", format!("no file {shown}"));
-            let remedy = "correct the path; paths are relative to the folder of the CSV file";
+            let remedy = "correct the path, which is relative to the folder of the CSV file, or set `on_bad_sample` to skip to \
+                          leave out such images";
             return Err(problem(file, row.line, expected, found, remedy));
         }
         let earlier = known.insert(&row.path, row);
@@ -229,7 +253,7 @@ mod tests {
         let text = "\u{feff}Filename,id,Label,Split\na.png,7,dog,train\nb/a.png,8,cat,Validation\n\
                     b/c.png,9,cat,train\n\"d, e.png\",10,emu,TRAIN\n";
         let (folder, file) = listed(text);
-        let splits = open(&file).unwrap();
+        let splits = open(&file, true).unwrap();
         assert_eq!(splits.iter().map(Split::name).collect::<Vec<_>>(), ["train", "val"]);
         let names = ["cat", "dog", "emu"].map(str::to_owned);
         assert_eq!(splits[0].class_names(), Some(&names[..]));
@@ -240,9 +264,22 @@ mod tests {
     }
 
     #[test]
+    fn domains_are_groups() {
+        let text = "path,label,split,domain\na.png,0,test,photo\nb/a.png,1,train,art\nb/c.png,1,test,art\n";
+        let (_folder, file) = listed(text);
+        let splits = open(&file, true).unwrap();
+        let names = ["art", "photo"].map(str::to_owned);
+        assert_eq!(splits[1].groups(), Some((&[1, 0][..], &names[..])));
+        assert_eq!(splits[1].subset(&[1], "x").unwrap().groups().unwrap().0, [0]);
+        assert_eq!(splits[1].range(0..1).groups().unwrap().0, [1]);
+        let (_folder, file) = listed("path,label,domain\na.png,0,\n");
+        assert!(open(&file, true).unwrap_err().to_string().contains("expected a domain"));
+    }
+
+    #[test]
     fn whole_numbers_are_indices() {
         let (_folder, file) = listed("image,target\na.png,10\nb/a.png, 2\n");
-        let splits = open(&file).unwrap();
+        let splits = open(&file, true).unwrap();
         assert_eq!((splits[0].name(), splits[0].class_names()), ("all", None));
         assert_eq!(splits[0].labels(), [10, 2]);
     }
@@ -265,14 +302,14 @@ mod tests {
             ("path,label,split\na.png,dog,dev\n", ["line 2", "train, val or test", "\"dev\""]),
         ] {
             let (_folder, file) = listed(text);
-            let error = open(&file).unwrap_err().to_string();
+            let error = open(&file, true).unwrap_err().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
         let (_folder, file) = listed("path,label\n");
-        assert!(matches!(open(&file), Err(Error::Empty { .. })));
+        assert!(matches!(open(&file, true), Err(Error::Empty { .. })));
         fs::write(&file, b"path,label\na.png,\xff\n").unwrap();
-        assert!(open(&file).unwrap_err().to_string().contains("not UTF-8"));
+        assert!(open(&file, true).unwrap_err().to_string().contains("not UTF-8"));
         fs::write(&file, b"PK\x03\x04\0\0").unwrap();
-        assert!(open(&file).is_err());
+        assert!(open(&file, true).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Decodes an image file to 8-bit levels, with the result of Pillow's `convert("RGB")`.
 //!
-//! JPEG, PNG and WebP, recognised by content, not by file name. Common data loaders use
+//! JPEG, PNG, WebP, BMP, TIFF and GIF, recognised by content, not by file name. Common data loaders use
 //! `Image.open(f).convert("RGB")`, so checkpoints were trained on its output. Its quirks are
 //! reproduced: transparency is dropped without blending; EXIF rotation, colour profiles and gamma
 //! are ignored; four-channel JPEGs are always read as inverted CMYK; 16-bit colour keeps its high
@@ -11,7 +11,7 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 /// Maximum size of a decoded image in bytes: Pillow's limit of 178,956,970 RGB pixels.
-const MOST_BYTES: u64 = 1 << 29;
+pub(super) const MOST_BYTES: u64 = 1 << 29;
 
 /// A decoded image.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +34,7 @@ pub enum DecodeError {
     #[error("the file is empty")]
     Empty,
     /// The format is not supported.
-    #[error("expected a JPEG, PNG or WebP image, found other content")]
+    #[error("expected a JPEG, PNG, WebP, BMP, TIFF or GIF image, found other content")]
     Format,
     /// A JPEG without its end marker, or a WebP shorter than its header states.
     #[error("truncated: the {0} data end early")]
@@ -50,12 +50,23 @@ pub enum DecodeError {
     /// The preprocessing cannot handle the image.
     #[error("{0}")]
     Unfit(Box<super::Error>),
-    /// The PNG or WebP decoder failed.
+    /// The PNG, WebP or BMP decoder failed.
     #[error("cannot be decoded: {0}")]
     Decode(#[from] ImageError),
     /// The JPEG decoder failed with this message.
     #[error("cannot be decoded: {0}")]
     Jpeg(String),
+    /// The GIF decoder failed with this message.
+    #[error("cannot be decoded: {0}")]
+    Gif(String),
+    /// The TIFF decoder failed with this message.
+    #[error("cannot be decoded: {0}")]
+    Tiff(String),
+    /// A BMP image of an unusual kind.
+    #[error(
+        "BMP images with {0} are not read: save the image as PNG, or as BMP with 24 bits per pixel"
+    )]
+    Bmp(String),
     /// The JPEG decoder continued after this warning.
     #[error("damaged: {0}")]
     Damaged(String),
@@ -70,14 +81,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
         return Err(DecodeError::Empty);
     }
     let format = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
-        _ => return Err(DecodeError::Format),
+        Ok(format) => format,
+        Err(_) => return Err(DecodeError::Format),
     };
     match format {
         ImageFormat::Jpeg => return super::jpeg::decode(bytes),
+        ImageFormat::Gif => return super::gif::decode(bytes),
+        ImageFormat::Tiff => return super::tiff::decode(bytes),
+        ImageFormat::Bmp => check_bmp(bytes)?,
+        ImageFormat::Png => {}
         // The decoder would invent the missing data.
         ImageFormat::WebP if !webp_is_whole(bytes) => return Err(DecodeError::Truncated("WebP")),
-        _ => {}
+        ImageFormat::WebP => {}
+        _ => return Err(DecodeError::Format),
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
@@ -110,6 +126,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
 pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
     match image::guess_format(bytes).ok()? {
         ImageFormat::Jpeg => super::jpeg::channels(bytes),
+        ImageFormat::Gif | ImageFormat::Bmp => Some(decode(bytes).ok()?.shape[0]),
+        ImageFormat::Tiff => super::tiff::channels(bytes),
         format @ (ImageFormat::Png | ImageFormat::WebP) => {
             let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
             Some(if decoder.ok()?.color_type().has_color() { 3 } else { 1 })
@@ -124,13 +142,33 @@ pub(super) fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
     if bytes > MOST_BYTES { Err(DecodeError::TooLarge { width, height }) } else { Ok(()) }
 }
 
+/// Refuses BMP images that Pillow reads in another way: 16 bits per pixel, compressed rows, colours at unusual
+/// bits. The header has its length at byte 14, bits per pixel at 28, the compression at 30 and masks at 54.
+fn check_bmp(bytes: &[u8]) -> Result<(), DecodeError> {
+    let word = |at: usize| {
+        let four = bytes.get(at..).and_then(|rest| rest.first_chunk());
+        four.map(|four| u32::from_le_bytes(*four)).ok_or(DecodeError::Truncated("BMP"))
+    };
+    let (header, bits) = (word(14)?, word(26)? >> 16);
+    if header < 40 {
+        return Err(DecodeError::Bmp(format!("a header of {header} bytes")));
+    }
+    match (word(30)?, bits) {
+        (0, 1 | 4 | 8 | 24 | 32) => Ok(()),
+        (3, 32) if [word(54)?, word(58)?, word(62)?] == [0xFF_0000, 0xFF00, 0xFF] => Ok(()),
+        (compression, bits) => {
+            Err(DecodeError::Bmp(format!("{bits} bits per pixel and compression {compression}")))
+        }
+    }
+}
+
 /// The high byte of each sample.
-fn high(samples: &[u16]) -> Vec<u8> {
+pub(super) fn high(samples: &[u16]) -> Vec<u8> {
     samples.iter().map(|v| (v >> 8) as u8).collect()
 }
 
 /// Pixels of N samples, without their last sample, the alpha.
-fn without_alpha<const N: usize>(samples: &[u8]) -> Vec<u8> {
+pub(super) fn without_alpha<const N: usize>(samples: &[u8]) -> Vec<u8> {
     let (pixels, _) = samples.as_chunks::<N>();
     pixels.iter().flat_map(|pixel| &pixel[..N - 1]).copied().collect()
 }
@@ -150,7 +188,11 @@ mod tests {
     fn other_content_is_recognised() {
         assert!(matches!(decode(b""), Err(DecodeError::Empty)));
         assert!(matches!(decode(b"<html>not found</html>"), Err(DecodeError::Format)));
-        assert!(matches!(decode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"), Err(DecodeError::Format)));
+        assert!(matches!(decode(b"%PDF-1.4"), Err(DecodeError::Format)));
+        assert!(matches!(decode(b"DDS |\0\0\0"), Err(DecodeError::Format)));
+        // A GIF without frames.
+        let empty = decode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;");
+        assert!(matches!(empty, Err(DecodeError::Gif(_))), "{empty:?}");
     }
 
     #[test]

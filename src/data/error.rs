@@ -40,6 +40,32 @@ pub enum Error {
         /// The remedy.
         remedy: &'static str,
     },
+    /// Sources that cannot be joined.
+    #[error("{first} and {other}: expected sources of one kind, found sources {found}; {remedy}")]
+    Join {
+        /// One source.
+        first: String,
+        /// The other.
+        other: String,
+        /// How they differ.
+        found: String,
+        /// The remedy.
+        remedy: &'static str,
+    },
+    /// A file of an archive.
+    #[error("{path}, {member}: expected {expected}, found {found}; {remedy}")]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// The file in it, or the part of the archive.
+        member: String,
+        /// The expected content.
+        expected: String,
+        /// The content found.
+        found: String,
+        /// The remedy.
+        remedy: &'static str,
+    },
     /// An image file that cannot be decoded.
     #[error(
         "{path}: {cause}; repair or remove it, or set `on_bad_sample` to skip to leave out such \

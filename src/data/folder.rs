@@ -91,20 +91,29 @@ fn no_classes(root: &Path, top: &[Child]) -> Error {
             (0, []) => "nothing".into(),
             (1, []) => format!("one file and no folders{}", unread(top)),
             (_, []) => format!("{images} files and no folders{}", unread(top)),
-            (_, folders) => format!("\"{}\" without class folders", folders.join("\", \"")),
+            (_, folders) => {
+                let inside = top.iter().filter(|child| child.folder);
+                let inside = inside.filter_map(|child| children(&child.path).ok()).flatten();
+                let note = unread(&inside.collect::<Vec<_>>());
+                format!("\"{}\" without class folders{note}", folders.join("\", \""))
+            }
         },
         remedy: "sort the images into folders named after their classes, or list them in a CSV file; other \
-                 data sets are an IDX folder, a CIFAR binary folder and tensors:FILE"
+                 data sets are Parquet files, tar archives, an IDX folder, a CIFAR folder and tensors:FILE"
             .into(),
     }
 }
 
-/// Names containers of images that are not read: Parquet and tar.
-fn unread(top: &[Child]) -> &'static str {
-    let ends = |end: &str| top.iter().any(|child| child.name.to_lowercase().ends_with(end));
-    match (ends(".parquet"), ends(".tar")) {
-        (true, _) => " (Parquet is not read: write its images to files)",
-        (_, true) => " (tar archives are not read: unpack them)",
+/// Names containers of images that are not read.
+fn unread(files: &[Child]) -> &'static str {
+    let ends = |end: &str| files.iter().any(|child| child.name.to_lowercase().ends_with(end));
+    match (ends(".parquet"), ends(".tar"), ends(".arrow"), ends(".zip")) {
+        (true, ..) => {
+            " (Parquet files are read from this folder, from its folder \"data\", and from folders of splits)"
+        }
+        (_, true, ..) => " (tar archives are read from this folder, and from folders of splits)",
+        (.., true, _) => " (Arrow files are not read: write Parquet files)",
+        (.., true) => " (zip archives are not read: unpack them)",
         _ => "",
     }
 }
@@ -207,7 +216,7 @@ fn read(
     for (kind, count) in other {
         let folder = folder.display();
         notes.push(format!(
-            "{folder}: {count} files of type .{kind} are ignored: only JPEG, PNG and WebP are read"
+            "{folder}: {count} files of type .{kind} are ignored: only JPEG, PNG, WebP, BMP, TIFF and GIF are read"
         ));
     }
     if labels.is_empty() {

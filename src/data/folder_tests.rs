@@ -120,7 +120,7 @@ fn hidden_and_other_files_are_skipped() {
         "train/a/._1.jpg",
         "train/a/1.jpg",
         "train/a/notes.txt",
-        "train/a/scan.TIFF",
+        "train/a/scan.HEIC",
         "train/.ipynb_checkpoints/x.jpg",
         "train/.DS_Store",
         ".git/a/x.jpg",
@@ -128,7 +128,7 @@ fn hidden_and_other_files_are_skipped() {
     ]);
     assert_eq!(listed(&root, data.train().unwrap()), [("train/a/1.jpg".to_owned(), 0)]);
     assert_eq!(data.notes.len(), 1, "{:?}", data.notes);
-    assert!(data.notes[0].contains("1 files of type .tiff"), "{:?}", data.notes);
+    assert!(data.notes[0].contains("1 files of type .heic"), "{:?}", data.notes);
 }
 
 #[test]

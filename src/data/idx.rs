@@ -68,7 +68,7 @@ const NAMES: &str = "classes.txt";
 const MOST: u64 = 1 << 20;
 
 /// The class names, one per line and unique, at least as many as there are labels.
-fn class_names(folder: &Path, labels: &[u32]) -> Result<Option<Vec<String>>, Error> {
+pub(super) fn class_names(folder: &Path, labels: &[u32]) -> Result<Option<Vec<String>>, Error> {
     let path = folder.join(NAMES);
     if !path.is_file() {
         return Ok(None);
@@ -185,9 +185,9 @@ pub(super) fn check_folder(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
     }
-    let remedy = "give a folder: IDX, CIFAR binary, or a folder per class with image files; a CSV file of paths \
-                  and labels; or a safetensors file of prepared images as tensors:FILE";
-    Err(missing(path, "a folder or a CSV file", remedy))
+    let remedy = "give a folder: IDX, CIFAR, Parquet or tar archives, or a folder per class with image files; a CSV file of paths \
+                  and labels; a Parquet file; a tar archive; or a safetensors file of prepared images as tensors:FILE";
+    Err(missing(path, "a folder, a CSV file, a Parquet file or a tar archive", remedy))
 }
 
 #[cfg(test)]

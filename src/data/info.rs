@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct DataInfo {
     /// Folder or file.
     pub path: String,
-    /// `idx`, `cifar`, `folder` or `tensors`.
+    /// Format: `idx`, `cifar`, `folder`, `csv`, `webdataset`, `parquet`, `tensors`, or `several`.
     pub kind: String,
     /// Name of the split.
     pub split: String,

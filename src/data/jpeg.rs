@@ -38,7 +38,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
     };
     let decoded = file.decode(colours, stored).map_err(DecodeError::Jpeg)?;
     let (channels, levels) = match stored {
-        4 => (3, rgb(&decoded.levels)),
+        4 => (3, rgb_of_inverted(&decoded.levels)),
         n => (n, decoded.levels),
     };
     let shape = [channels, height as usize, width as usize];
@@ -54,7 +54,7 @@ pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
 
 /// Converts inverted CMYK, where 255 is no ink, to RGB with Pillow's integers: K − ⌊(255 − C)·K /
 /// 255⌉.
-fn rgb(cmyk: &[u8]) -> Vec<u8> {
+pub(super) fn rgb_of_inverted(cmyk: &[u8]) -> Vec<u8> {
     let (pixels, _) = cmyk.as_chunks::<4>();
     let level = |light: u8, white: u8| {
         let dark = (255 - u16::from(light)) * u16::from(white) + 128;

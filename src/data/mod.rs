@@ -1,42 +1,53 @@
 //! Images and labels: readers, preprocessing, splits.
 //!
-//! A reader ([`idx`], [`cifar`], [`folder`], [`csv`], [`tensors`]) turns files into a [`Split`].
+//! A reader ([`idx`], [`cifar`], [`folder`], [`csv`],
+//! [`webdataset`], [`parquet`], [`tensors`]) turns files into a [`Split`].
 //! [`Split::pixels`] applies [`Preprocess`] and [`Augment`] and returns `(B,C,H,W)`. Image files
 //! are decoded on every access; only the other formats are held in memory. [`choose`] assigns
 //! splits to roles, [`folds`] divides a split by class, [`order`] defines every random stream.
 
 mod ahead;
 mod augment;
+mod braces;
 mod channels;
 mod choose;
 pub mod cifar;
 mod cifar_c;
+pub mod cifar_python;
 mod class_error;
 mod classes;
 pub mod csv;
 mod decode;
+mod domains;
 mod error;
 mod files;
 mod fitted;
 mod flat;
 pub mod folder;
 pub mod folds;
+mod gif;
 pub mod idx;
 mod info;
 mod inverse_dct;
+mod join;
 mod jpeg;
 mod libjpeg;
 mod options;
 pub mod order;
 mod origin;
+pub mod parquet;
+mod parquet_table;
 mod prepare;
 mod preprocess;
 mod resample;
+pub mod sources;
 mod split;
 mod store;
 pub mod tensors;
+mod tiff;
 mod transform;
 mod walk;
+pub mod webdataset;
 
 use std::path::{Path, PathBuf};
 
@@ -66,29 +77,46 @@ pub use split::Split;
 pub struct DataSet {
     /// Folder or file.
     pub path: PathBuf,
-    /// `idx`, `cifar`, `folder`, `csv`, `tensors` or, without labels, `images`.
+    /// `idx`, `cifar`, `folder`, `csv`, `webdataset`, `parquet`, `tensors`, `several` or, without labels, `images`.
     pub kind: &'static str,
+    /// Whether labels are class names, which must be the checkpoint's. Otherwise they are class numbers, with or
+    /// without names.
+    pub(crate) by_name: bool,
     /// Notes for readers of the figures.
     pub notes: Vec<String>,
     splits: Vec<Split>,
 }
 
 impl DataSet {
-    /// Opens `tensors:FILE`, `tensors:FOLDER`, a CSV file, or a folder. The folder's content decides whether it
-    /// is read as IDX files, CIFAR's binary files, or folders of image files.
+    /// Opens `tensors:FILE`, `tensors:FOLDER`, a CSV file, tar archives (`train-{000..012}.tar`), Parquet
+    /// files, or a folder. The folder's content decides whether it
+    /// is read as IDX files, CIFAR's binary files or pickles, or folders of image files.
     ///
     /// # Errors
-    /// Those of [`idx::open`], [`cifar::open`], [`folder::open`], [`csv::open`] and [`tensors::open`].
+    /// Those of [`idx::open`], [`cifar::open`], [`cifar_python::open`], [`folder::open`], [`csv::open`], [`webdataset::open`], [`parquet::open`] and [`tensors::open`].
     pub fn open(spec: &str) -> Result<Self, Error> {
-        let found = |path: PathBuf, kind, splits| Self { path, kind, notes: Vec::new(), splits };
+        Self::open_with(spec, true)
+    }
+
+    /// The same; with `whole`, each file that a list names must exist.
+    fn open_with(spec: &str, whole: bool) -> Result<Self, Error> {
+        let found = |path: PathBuf, kind, splits| {
+            let by_name = matches!(kind, "folder" | "csv");
+            Self { path, kind, by_name, notes: Vec::new(), splits }
+        };
         if let Some(path) = spec.strip_prefix("tensors:").map(PathBuf::from) {
             let splits = tensors::open(&path)?;
             return Ok(found(path, "tensors", splits));
         }
         let path = PathBuf::from(spec);
         if csv::is_csv(&path) {
-            let splits = csv::open(&path)?;
+            let splits = csv::open(&path, whole)?;
             return Ok(found(path, "csv", splits));
+        }
+        if !path.is_dir()
+            && let Some(set) = Self::containers(spec)?
+        {
+            return Ok(set);
         }
         idx::check_folder(&path)?;
         if let Some(splits) = idx::open(&path)? {
@@ -97,8 +125,30 @@ impl DataSet {
         if let Some(splits) = cifar::open(&path)? {
             return Ok(found(path, "cifar", splits));
         }
+        if let Some(splits) = cifar_python::open(&path)? {
+            return Ok(found(path, "cifar", splits));
+        }
+        if let Some(set) = Self::containers(spec)? {
+            return Ok(set);
+        }
         let (splits, notes) = folder::open(&path)?;
         Ok(Self { notes, ..found(path, "folder", splits) })
+    }
+
+    /// Tar archives or Parquet files.
+    fn containers(spec: &str) -> Result<Option<Self>, Error> {
+        let path = PathBuf::from(spec);
+        if let Some(webdataset::Shards { splits, notes, named }) = webdataset::open(spec)? {
+            return Ok(Some(Self { path, kind: "webdataset", by_name: named, notes, splits }));
+        }
+        let set = |parquet::Found { splits, named }| Self {
+            path,
+            kind: "parquet",
+            by_name: named,
+            notes: Vec::new(),
+            splits,
+        };
+        Ok(parquet::open(spec)?.map(set))
     }
 
     /// Leaves out image files that are damaged or cannot be decoded; see [`Split::sound`]. Returns

@@ -9,19 +9,23 @@ use std::path::Path;
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Data options"))]
 pub struct DataOptions {
-    /// Images: a folder of class folders (JPEG, PNG, WebP), a CSV file of paths and labels, an IDX or CIFAR
-    /// binary folder, or tensors:FILE or tensors:FOLDER (prepared images)
+    /// Images: a folder of class folders (JPEG, PNG, WebP, BMP, TIFF, GIF), a CSV file of paths and labels,
+    /// Parquet files, tar archives of webdataset, an IDX or CIFAR folder, or tensors:FILE or tensors:FOLDER (prepared images); repeatable
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D", required = true))]
+    #[serde(with = "super::sources")]
+    pub data: Vec<String>,
+    /// Training images, instead of the split `train` of D; repeatable
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
-    pub data: String,
-    /// Training images, instead of the split `train` of D
+    #[serde(with = "super::sources")]
+    pub train_data: Vec<String>,
+    /// Validation images, instead of the split `val` of D; repeatable
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
-    pub train_data: Option<String>,
-    /// Validation images, instead of the split `val` of D
+    #[serde(with = "super::sources")]
+    pub val_data: Vec<String>,
+    /// Test images, instead of the split `test` of D; repeatable
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
-    pub val_data: Option<String>,
-    /// Test images, instead of the split `test` of D
-    #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
-    pub test_data: Option<String>,
+    #[serde(with = "super::sources")]
+    pub test_data: Vec<String>,
     /// Hold out this fraction of the training split as validation images
     #[cfg_attr(
         feature = "cli",
@@ -53,7 +57,7 @@ pub struct DataOptions {
         )
     )]
     pub class_order: ClassOrder,
-    /// What to do with an image file that cannot be decoded: `fail` stops with an error; `skip` decodes
+    /// What to do with an image file that cannot be decoded, or that a CSV file lists and that does not exist: `fail` stops with an error; `skip` decodes
     /// all files first and leaves out the bad ones, with notes. A JPEG file that decodes with a warning
     /// about damaged data counts as bad for `skip`; with `fail` it is used as decoded, with a note
     #[cfg_attr(
@@ -96,8 +100,11 @@ pub enum OnBadSample {
 impl DataOptions {
     /// Tensor files among the data sources.
     pub fn files(&self) -> Vec<&Path> {
-        let all = [Some(&self.data), self.train_data.as_ref(), self.val_data.as_ref()];
-        let all = all.into_iter().chain([self.test_data.as_ref()]).flatten();
-        all.filter_map(|data| data.strip_prefix("tensors:")).map(Path::new).collect()
+        let all = [&self.data, &self.train_data, &self.val_data, &self.test_data];
+        all.into_iter()
+            .flatten()
+            .filter_map(|data| data.strip_prefix("tensors:"))
+            .map(Path::new)
+            .collect()
     }
 }

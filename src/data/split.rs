@@ -10,6 +10,21 @@ use super::Error;
 use super::files::{DamagedFile, Files};
 use super::store::{ImageBuffer, Store};
 
+/// The groups of images, such as domains.
+#[derive(Clone, Debug)]
+struct Groups {
+    names: Arc<Vec<String>>,
+    /// Of each image, a position in `names`.
+    of: Vec<u32>,
+}
+
+impl Groups {
+    fn at(&self, images: impl Iterator<Item = usize>) -> Arc<Self> {
+        let of = images.filter_map(|image| self.of.get(image).copied()).collect();
+        Arc::new(Self { names: self.names.clone(), of })
+    }
+}
+
 /// Images and labels of one part of a data set. Clones and subsets share the pixels.
 #[derive(Clone, Debug)]
 pub struct Split {
@@ -19,6 +34,7 @@ pub struct Split {
     pub(super) rows: Arc<Vec<usize>>,
     labels: Arc<Vec<u32>>,
     class_names: Option<Arc<Vec<String>>>,
+    groups: Option<Arc<Groups>>,
     digests: Arc<OnceLock<[String; 2]>>,
     pub(super) skipped: usize,
 }
@@ -60,9 +76,15 @@ impl Split {
             rows: Arc::new((0..labels.len()).collect()),
             labels: Arc::new(labels),
             class_names: class_names.map(Arc::new),
+            groups: None,
             digests: Arc::default(),
             skipped: 0,
         }
+    }
+
+    /// The same split with a group for each image: a position in `names`.
+    pub(super) fn grouped(self, of: Vec<u32>, names: Vec<String>) -> Self {
+        Self { groups: Some(Arc::new(Groups { names: Arc::new(names), of })), ..self }
     }
 
     /// Raw images in memory: `levels` is `(N,H,W,C)` and `shape` is (C, H, W), with C = 1 or 3.
@@ -128,6 +150,11 @@ impl Split {
     /// Class names, if the data set has them.
     pub fn class_names(&self) -> Option<&[String]> {
         self.class_names.as_deref().map(Vec::as_slice)
+    }
+
+    /// The group of each image, as a position in the groups' names, and these names, if the data set has groups.
+    pub fn groups(&self) -> Option<(&[u32], &[String])> {
+        self.groups.as_ref().map(|groups| (&groups.of[..], &groups.names[..]))
     }
 
     /// Channels of the images. 3 for image files, including grey ones, because common data loaders
@@ -256,6 +283,7 @@ impl Split {
             name: name.to_owned(),
             rows: Arc::new(rows),
             labels: Arc::new(labels),
+            groups: self.groups.as_ref().map(|groups| groups.at(indices.iter().copied())),
             digests: Arc::default(),
             ..self.clone()
         })
@@ -268,6 +296,7 @@ impl Split {
         Split {
             rows: Arc::new(self.rows.get(from..to).unwrap_or_default().to_vec()),
             labels: Arc::new(self.labels.get(from..to).unwrap_or_default().to_vec()),
+            groups: self.groups.as_ref().map(|groups| groups.at(from..to)),
             digests: Arc::default(),
             ..self.clone()
         }

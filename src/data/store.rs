@@ -17,7 +17,7 @@ pub(super) struct ImageBuffer {
 
 impl ImageBuffer {
     /// Bytes of one image; readers have checked for overflow.
-    fn stride(&self) -> usize {
+    pub fn stride(&self) -> usize {
         self.shape.iter().product::<usize>() * if self.prepared { 4 } else { 1 }
     }
 

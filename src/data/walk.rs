@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use super::Error;
 
 /// Extensions that are read, in lower case.
-const READ: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub(super) const READ: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
 /// Extensions of images that are not read; a note counts such files.
-const UNREAD: [&str; 10] =
-    ["bmp", "gif", "tif", "tiff", "ppm", "pgm", "heic", "avif", "jfif", "jp2"];
+const UNREAD: [&str; 6] = ["ppm", "pgm", "heic", "avif", "jfif", "jp2"];
 
 /// A file or folder that is not hidden.
 #[derive(Clone, Debug)]

@@ -23,6 +23,15 @@ pub struct EvaluateOptions {
     /// in stored order.
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub dump: Option<PathBuf>,
+    /// Write accuracy, NLL and calibration of each class to this CSV file.
+    ///
+    /// One row per class: images, predictions, accuracy, NLL and ECE with standard errors. The same figures are
+    /// in the JSON report.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub per_class: Option<PathBuf>,
+    /// Write the confusion matrix to this CSV file: a row per label, a column per predicted class
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub confusion: Option<PathBuf>,
     /// Also evaluate corrupted versions of the images.
     ///
     /// `corruptions` applies the fifteen common corruptions at five severities, at the model's image

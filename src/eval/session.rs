@@ -4,7 +4,7 @@ use super::EvaluateOptions;
 use crate::checkpoint::Checkpoint;
 use crate::data::{DamagedFile, DataOptions};
 use crate::error::Result;
-use crate::evaluate::{PredictionsInfo, Summary, summarise_at};
+use crate::evaluate::{ByClass, PredictionsInfo, Summary, by_class, summarise_at};
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{ScoredSplit, evaluate};
 use crate::session::{Context, saved};
@@ -26,6 +26,8 @@ pub struct Evaluated {
     pub split: ScoredSplit,
     /// Figures of the split; losses in nats per image.
     pub figures: Summary,
+    /// Figures of each class and group, and the confusion matrix.
+    pub by_class: ByClass,
     /// The logits, if they were saved.
     pub predictions: Option<PredictionsInfo>,
     /// Results of out-of-distribution detection.
@@ -67,6 +69,11 @@ impl EvaluateSession {
         warnings.extend(damage_note(&damaged));
         Ok(Evaluated {
             figures: summarise_at(predictions, temperatures),
+            by_class: by_class(
+                predictions,
+                checkpoint.class_names.as_deref(),
+                split.split.groups(),
+            ),
             predictions: saved,
             others: sets,
             damaged: [&split.damaged[..], &damaged].concat(),

@@ -138,34 +138,67 @@ pub fn ece_class_wise(
     temperature: impl Fn(usize) -> f64 + Sync,
 ) -> Estimate {
     let (classes, n) = (predictions.classes(), predictions.images());
-    // Largest logit, β and sum of exponentials of each image, so that single classes can be
-    // evaluated.
-    let parts = predictions.map(|image, row, _| {
-        let (max, beta) = (maximum(row), temperature(image).recip());
-        let sum: f64 = row.iter().map(|z| (beta * (z - max)).exp()).sum();
-        (max, beta, sum)
-    });
-    let excess = |image: usize, z: f64, class: usize| {
-        let (max, beta, sum) = parts[image];
-        let p = (beta * (z - max)).exp() / sum;
-        let is = if predictions.labels()[image] as usize == class { 1.0 } else { 0.0 };
-        (bin_of(p), is - p)
-    };
-    let of_class = |class: usize| {
-        let column = predictions.values().iter().skip(class).step_by(classes);
-        Gaps::of(BINS, column.enumerate().map(|(image, &z)| excess(image, z, class)))
-    };
-    let gaps: Vec<Gaps> = (0..classes).into_par_iter().map(of_class).collect();
+    let columns = Columns::of(predictions, temperature);
+    let gaps: Vec<Gaps> = (0..classes).into_par_iter().map(|c| columns.gaps(c)).collect();
     let total: f64 = gaps.iter().map(Gaps::total).sum();
     let without = predictions.map(|image, row, _| {
         let change = |(class, &z): (usize, &f64)| {
-            let (bin, excess) = excess(image, z, class);
+            let (bin, excess) = columns.excess(image, z, class);
             gaps[class].change(bin, excess)
         };
         let change: f64 = row.iter().enumerate().map(change).sum();
         (total + change) / (n as f64 - 1.0) / classes as f64
     });
     Estimate { mean: total / n as f64 / classes as f64, stderr: jackknife::stderr(&without) }
+}
+
+/// The calibration error of each class's probability, whose mean is [`ece_class_wise`].
+pub(super) fn of_each_class(
+    predictions: &Predictions,
+    temperature: impl Fn(usize) -> f64 + Sync,
+) -> Vec<Estimate> {
+    let columns = Columns::of(predictions, temperature);
+    let of_class = |class: usize| {
+        let (bins, excess): (Vec<usize>, Vec<f64>) = columns.of_class(class).unzip();
+        columns.gaps(class).estimate(&bins, &excess)
+    };
+    (0..predictions.classes()).into_par_iter().map(of_class).collect()
+}
+
+/// Probabilities by class: largest logit, β and sum of exponentials of each image, so that single classes can
+/// be evaluated.
+struct Columns<'a> {
+    predictions: &'a Predictions,
+    parts: Vec<(f64, f64, f64)>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(predictions: &'a Predictions, temperature: impl Fn(usize) -> f64 + Sync) -> Self {
+        let parts = predictions.map(|image, row, _| {
+            let (max, beta) = (maximum(row), temperature(image).recip());
+            let sum: f64 = row.iter().map(|z| (beta * (z - max)).exp()).sum();
+            (max, beta, sum)
+        });
+        Self { predictions, parts }
+    }
+
+    /// Bin of the class's probability, and whether the image is of the class minus this probability.
+    fn excess(&self, image: usize, z: f64, class: usize) -> (usize, f64) {
+        let (max, beta, sum) = self.parts[image];
+        let p = (beta * (z - max)).exp() / sum;
+        let is = if self.predictions.labels()[image] as usize == class { 1.0 } else { 0.0 };
+        (bin_of(p), is - p)
+    }
+
+    fn of_class(&self, class: usize) -> impl Iterator<Item = (usize, f64)> {
+        let column =
+            self.predictions.values().iter().skip(class).step_by(self.predictions.classes());
+        column.enumerate().map(move |(image, &z)| self.excess(image, z, class))
+    }
+
+    fn gaps(&self, class: usize) -> Gaps {
+        Gaps::of(BINS, self.of_class(class))
+    }
 }
 
 /// Bin and excess of each image: N times [`ece_of`] is the sum over bins of |Σ excess|.

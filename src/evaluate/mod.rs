@@ -4,6 +4,7 @@
 //! number of threads. [`Scores`] has the contribution of each image; every figure is a mean or a
 //! sum of them, with a standard error.
 
+mod by_class;
 mod calibration;
 mod compare;
 mod conformal;
@@ -25,6 +26,7 @@ mod summary;
 mod temperature;
 mod verdict;
 
+pub use by_class::{ByClass, ClassFigures, GroupFigures, by_class};
 pub use calibration::{
     BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, null_ece, reliability,
 };

@@ -54,6 +54,24 @@ fn figures_of_a_model() {
             close(name, got, &case[name], 1e-12);
         }
         assert_eq!(case["absent_classes"], d.absent_classes);
+        let found = by_class(&p, None, None);
+        let class = |i: usize| &case["by_class"][i];
+        for (i, of) in found.classes.iter().enumerate() {
+            let expected = class(i);
+            assert_eq!(
+                (&expected["images"], &expected["predicted"]),
+                (&of.images.into(), &of.predicted.into())
+            );
+            let own = [("recall", of.top1), ("recall_stderr", of.top1_stderr), ("nll", of.nll)];
+            let own = own.into_iter().chain([("nll_stderr", of.nll_stderr)]);
+            for (name, value) in own.filter(|_| of.images > 0) {
+                close(name, value.unwrap(), &expected[name], 1e-12);
+            }
+            close("ece", of.ece, &expected["ece"], 1e-12);
+        }
+        let mut matrix = vec![vec![0; p.classes()]; p.classes()];
+        found.confusion.iter().for_each(|&[label, predicted, n]| matrix[label][predicted] = n);
+        assert_eq!(case["confusion"], serde_json::json!(matrix));
     }
 }
 

@@ -53,6 +53,19 @@ impl Scores {
             entropy: column(5),
         }
     }
+
+    /// Scores of the images at these positions, in this order.
+    pub(super) fn subset(&self, images: &[usize]) -> Self {
+        let of = |values: &[f64]| images.iter().map(|&image| values[image]).collect();
+        Self {
+            nll: of(&self.nll),
+            top1: of(&self.top1),
+            top5: of(&self.top5),
+            brier: of(&self.brier),
+            confidence: of(&self.confidence),
+            entropy: of(&self.entropy),
+        }
+    }
 }
 
 fn hit(rank: usize, k: usize) -> f64 {

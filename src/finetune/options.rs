@@ -58,9 +58,13 @@ pub struct FinetuneOptions {
     /// Settings missing from the checkpoint, or the normalisation of a new model.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub load: Load,
-    /// Images: class folders (JPEG, PNG, WebP), IDX, CIFAR binary, or tensors:FILE or FOLDER
-    #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Data options"))]
-    pub data: String,
+    /// Images: class folders, a CSV file, Parquet files, tar archives, an IDX or CIFAR folder, or tensors:FILE or FOLDER; repeatable
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "D", required = true, help_heading = "Data options")
+    )]
+    #[serde(with = "crate::data::sources")]
+    pub data: Vec<String>,
     /// Train on images A to B - 1 of the training split, in stored order
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "A..B", value_parser = crate::options::text::range,
@@ -259,7 +263,7 @@ impl Default for FinetuneOptions {
             out: PathBuf::new(),
             reset_head: false,
             load: Load::default(),
-            data: String::new(),
+            data: Vec::new(),
             train_range: None,
             train_samples: None,
             val_fraction: None,

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Prediction options"))]
 pub struct PredictOptions {
-    /// Images: a folder, including its subfolders, or one file (JPEG, PNG, WebP)
+    /// Images: a folder, including its subfolders, or one file (JPEG, PNG, WebP, BMP, TIFF, GIF)
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub data: PathBuf,
     /// Number of classes to list for each image, the most probable first

@@ -5,8 +5,7 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
 use crate::error::Result;
 use crate::eval::{EvaluateSession, Evaluated};
-use crate::evaluate::PredictionsInfo;
-use crate::evaluate::Summary;
+use crate::evaluate::{ByClass, PredictionsInfo, Summary};
 use crate::run::RunInfo;
 use crate::session::{Context, checkpoint_info};
 use crate::shift::{Other, Shifts};
@@ -27,6 +26,9 @@ pub struct Evaluation {
     pub data: DataInfo,
     /// The figures; losses in nats per image.
     pub figures: Summary,
+    /// Figures of each class and group, and the confusion matrix; absent in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_class: Option<ByClass>,
     /// Type of the operands of matrix products: `f32` or `bf16`.
     pub precision: String,
     /// Images on which the temperature was fitted.
@@ -56,6 +58,7 @@ impl Evaluation {
             checkpoint: checkpoint_info(&session.checkpoint),
             data: found.split.data.clone(),
             figures: found.figures.clone(),
+            by_class: Some(found.by_class.clone()),
             precision: session.options.precision.name().into(),
             temperature_origin: found.split.origin.clone(),
             predictions: found.predictions.clone(),

@@ -20,7 +20,7 @@ pub(super) fn images(
         return Ok((Box::new(noise(checkpoint, n, seed)?), None));
     };
     let class_order = options.class_order;
-    let of_data = DataOptions { data: data.clone(), class_order, ..DataOptions::default() };
+    let of_data = DataOptions { data: vec![data.clone()], class_order, ..DataOptions::default() };
     let sources = Data::open(&of_data, checkpoint)?;
     let whole = sources.split(options.split.as_deref())?;
     let too_few = || format!("`samples` {n}: the split has {} images", whole.len());

@@ -61,13 +61,13 @@ pub fn leave_out(
 /// files are left out if requested. Also returns notes.
 ///
 /// # Errors
-/// Those of [`DataSet::open`], [`renumber`] and [`leave_out`].
+/// Those of [`DataSet::open_all`], [`renumber`] and [`leave_out`].
 pub fn open_for_training(
     policy: OnBadSample,
-    spec: &str,
+    specs: &[String],
     parent: Option<&Checkpoint>,
 ) -> Result<(DataSet, Vec<String>), DataError> {
-    let mut data = DataSet::open(spec)?;
+    let mut data = DataSet::open_all(specs, policy)?;
     let mut notes = std::mem::take(&mut data.notes);
     renumber(&mut data, parent.and_then(|parent| parent.class_names.as_deref()))?;
     let preprocess = parent.and_then(|parent| parent.preprocess.as_ref());

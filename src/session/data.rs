@@ -31,12 +31,16 @@ impl Data {
     /// images if requested.
     ///
     /// # Errors
-    /// Those of [`DataSet::open`], [`number_classes`] and [`leave_out`].
+    /// Those of [`DataSet::open_all`], [`number_classes`] and [`leave_out`].
     pub fn open(options: &DataOptions, checkpoint: &Checkpoint) -> Result<Data, DataError> {
-        let open = |spec: &Option<String>| spec.as_deref().map(DataSet::open).transpose();
+        let open_all = |specs: &[String]| DataSet::open_all(specs, options.on_bad_sample);
+        let open = |specs: &[String]| match specs {
+            [] => Ok(None),
+            specs => open_all(specs).map(Some),
+        };
         let mut all = Data {
             notes: Vec::new(),
-            data: DataSet::open(&options.data)?,
+            data: open_all(&options.data)?,
             train: open(&options.train_data)?,
             val: open(&options.val_data)?,
             test: open(&options.test_data)?,

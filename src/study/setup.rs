@@ -76,7 +76,7 @@ impl Setup {
                 let expected = "options beside `data`";
                 return Err(text.problem(at, "data options", expected, found, remedy));
             }
-            data.push(DataOptions { data: d.source.clone(), ..own });
+            data.push(DataOptions { data: vec![d.source.clone()], ..own });
         }
         let asked = |s: &Spanned<String>| {
             s.as_ref().parse().map_err(|said: String| {

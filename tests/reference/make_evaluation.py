@@ -6,7 +6,8 @@ Run manually, not in CI (numpy, scipy, scikit-learn 1.9.1, torchmetrics 1.9.0, n
 
 Functions used, and how their known problems are avoided:
 
-- scikit-learn: log_loss, brier_score_loss, top_k_accuracy_score, roc_auc_score, roc_curve. log_loss
+- scikit-learn: log_loss, brier_score_loss, top_k_accuracy_score, recall_score, confusion_matrix,
+  roc_auc_score, roc_curve. log_loss
   clips probabilities at the type's epsilon, so logits are small enough to avoid clipping.
   brier_score_loss halves the score for two classes, so scale_by_half is False. top_k_accuracy
   gives ties to the higher class, so all logits are distinct.
@@ -15,10 +16,10 @@ Functions used, and how their known problems are avoided:
   scores outside [0, 1] as logits and applies a sigmoid, which makes large energies equal, so AUROC is
   only taken from scikit-learn.
 - netcal: ECE over bins of equal width (top class; and each class's probability against all others,
-  averaged: the class-wise ECE) and over bins of equal mass (`equal_intervals=False`), whose edges are
+  also averaged: the class-wise ECE) and over bins of equal mass (`equal_intervals=False`), whose edges are
   interpolated quantiles. The number of images is a multiple of the number of bins, so bins have equal
   size. netcal's mean over classes omits absent classes; ours is over all classes.
-- scipy: entropy; binomtest for McNemar's exact test; bootstrap for paired intervals.
+- scipy: entropy; sem for standard errors of means; binomtest for McNemar's exact test; bootstrap for paired intervals.
 - The area under the risk-coverage curve is in none of these libraries: numpy, from the definition.
 """
 
@@ -29,9 +30,9 @@ import numpy as np
 import torch
 from netcal.metrics import ECE
 from scipy.special import log_softmax, logsumexp, softmax
-from scipy.stats import binomtest, bootstrap, entropy
-from sklearn.metrics import (brier_score_loss, log_loss, roc_auc_score, roc_curve,
-                             top_k_accuracy_score)
+from scipy.stats import binomtest, bootstrap, entropy, sem
+from sklearn.metrics import (brier_score_loss, confusion_matrix, log_loss, recall_score, roc_auc_score,
+                             roc_curve, top_k_accuracy_score)
 from torchmetrics.classification import MulticlassCalibrationError
 
 BINS = 15
@@ -49,6 +50,16 @@ def aurc(confidence, right):
     order = np.argsort(-confidence, kind="stable")
     errors = ~right[order]
     return np.mean([errors[:k].mean() for k in range(1, len(errors) + 1)])
+
+
+def of_class(c, p, labels, ece):
+    own = labels == c
+    recall = recall_score(labels, p.argmax(axis=1), labels=[c], average=None, zero_division=0)[0]
+    right, nll = (p[own].argmax(axis=1) == c).astype(float), -np.log(p[own, c])
+    error = lambda x: float(sem(x)) if len(x) > 1 else 0.0
+    return dict(images=int(own.sum()), predicted=int((p.argmax(axis=1) == c).sum()), ece=float(ece),
+                recall=float(recall), recall_stderr=error(right),
+                nll=float(nll.mean()) if own.any() else 0.0, nll_stderr=error(nll))
 
 
 def case(name, seed, n, classes, present):
@@ -74,6 +85,8 @@ def case(name, seed, n, classes, present):
         ece_class_wise=float(np.mean(class_wise)),
         confidence=top.mean(), entropy=entropy(p, axis=1).mean(), aurc=aurc(top, right),
         absent_classes=classes - present,
+        by_class=[of_class(c, p, labels, class_wise[c]) for c in known],
+        confusion=confusion_matrix(labels, p.argmax(axis=1), labels=known).tolist(),
     )
 
 

@@ -2,6 +2,7 @@
 //! light and dark themes, narrow screens, print and screen readers: each chart has an accessible
 //! name and description, and its figures are also in a table.
 
+mod by_class;
 mod chart;
 mod density;
 mod diagnosed;
@@ -135,6 +136,14 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         add("figures", "Figures", figures::summaries(&models));
     }
     add("reliability", "Reliability", figures::reliability(&judged(inputs)).unwrap_or_default());
+    add(
+        "classes",
+        "Classes",
+        each(&|r| match r {
+            Report::Evaluation(r) => r.by_class.as_ref().and_then(by_class::by_class),
+            _ => None,
+        }),
+    );
     add(
         "methods",
         "Methods compared",

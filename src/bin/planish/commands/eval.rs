@@ -36,7 +36,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     let json = args.common.json_file();
     let checkpoint = args.model.open()?;
-    let outputs = [args.options.dump.as_deref(), json];
+    let (per_class, confusion) = (&args.options.per_class, &args.options.confusion);
+    let outputs = [args.options.dump.as_deref(), json, per_class.as_deref(), confusion.as_deref()];
+    [per_class, confusion].into_iter().flatten().try_for_each(|path| output::check(path))?;
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let session = EvaluateSession::prepare(&args.options, checkpoint, &args.data)?;
     let earlier = EarlierEvaluation::open(json, &session.checkpoint, args.common.seed)?;
@@ -44,6 +46,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let terminal = args.common.terminal();
     let context = args.common.context(&running, &terminal);
     let found = session.run(&context)?;
+    if let Some(path) = per_class {
+        output::write(path, &found.by_class.classes_csv()?)?;
+    }
+    if let Some(path) = confusion {
+        output::write(path, &found.by_class.confusion_csv()?)?;
+    }
     let mut report = Evaluation::new(running.finish(), &session, &found);
     report.add_shifts(&session, &found, earlier, &context, &mut |report| {
         Ok(args.common.save_so_far(report)?)

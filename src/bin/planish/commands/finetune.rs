@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     output::spare(
         &[common.json_file(), args.epoch_files.csv.as_deref(), Some(&options.out)],
         weights.as_deref().unwrap_or(Path::new("")),
-        &[Path::new(&options.data)],
+        &options.data.iter().map(Path::new).collect::<Vec<_>>(),
     )?;
     let terminal = common.terminal();
     let context = common.context(&running, &terminal);

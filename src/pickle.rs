@@ -1,9 +1,9 @@
 //! Reads Python's pickle format without running code.
 //!
 //! A pickle is a program for a small machine. It can name any function of any Python module and call
-//! it. Here it builds numbers, texts, containers and descriptions of PyTorch's tensors. The names of
-//! a few other types are known to hold no tensors; their values are dropped. Any other name is an
-//! error, before anything is done with it.
+//! it. Here it builds numbers, texts, containers, descriptions of PyTorch's tensors and, on request,
+//! NumPy's arrays. The names of a few other types are known to hold no tensors; their values are
+//! dropped. Any other name is an error, before anything is done with it.
 //!
 //! The values lie in one list and refer to each other by index, so a pickle that refers to a value
 //! many times does not copy it. Format: CPython's `Lib/pickletools.py`.
@@ -19,18 +19,18 @@ const MOST_VALUES: usize = 1 << 18;
 const MOST_REFERENCES: usize = 1 << 20;
 /// Most dimensions of a tensor. A pickle can repeat a shape in a few bytes, so it is short.
 const MOST_DIMENSIONS: usize = 8;
-/// Longest key of a storage, in bytes. The keys are numbers.
+/// Longest key of a storage, or name of a type of elements, in bytes.
 const LONGEST_KEY: usize = 32;
 
 /// Index of a value.
-pub(super) type Id = usize;
+pub(crate) type Id = usize;
 
 /// A type of elements: its name in the safetensors format, and its size in bytes.
-pub(super) type Element = (&'static str, usize);
+pub(crate) type Element = (&'static str, usize);
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// `None`, a float, or a value that is dropped.
     Dropped,
     /// A truth value.
@@ -51,11 +51,30 @@ pub(super) enum Value {
     Storage(Box<(Box<str>, Option<Element>, usize)>),
     /// A tensor.
     Tensor(Box<Tensor>),
+    /// Bytes, kept with [`Pickle::read_arrays`] only.
+    Bytes(Vec<u8>),
+    /// NumPy's type of elements, such as `u1`.
+    ArrayElement(Box<str>),
+    /// An array of NumPy.
+    Array(Box<Array>),
+}
+
+/// An array as NumPy pickles it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Array {
+    /// NumPy's type of its elements, such as `u1`; empty before the array is filled.
+    pub element: Box<str>,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Whether the first index varies fastest (Fortran's order).
+    pub fortran: bool,
+    /// The elements.
+    pub bytes: Vec<u8>,
 }
 
 /// A tensor as PyTorch rebuilds it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tensor {
+pub(crate) struct Tensor {
     /// Key of its storage.
     pub storage: Box<str>,
     /// Number of elements of the storage that the pickle states.
@@ -72,7 +91,7 @@ pub(super) struct Tensor {
 
 /// Known names.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Name {
+pub(crate) enum Name {
     /// A dict, or a type that is like one.
     Dict,
     /// Makes a tensor from storage, offset, shape and strides.
@@ -87,13 +106,19 @@ pub(super) enum Name {
     Storage(Option<Element>),
     /// A type of elements.
     Element(Element),
+    /// Makes an empty array of NumPy, which BUILD fills.
+    NewArray,
+    /// Makes an array of NumPy from bytes.
+    ArrayFromBytes,
+    /// Makes a type of elements of an array.
+    ArrayElement,
     /// Makes a value that is dropped.
     Dropped,
 }
 
 /// Why a pickle cannot be read.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The system reported an error.
     Io(io::Error),
     /// It names something that is not built.
@@ -221,9 +246,19 @@ fn known(module: &str, name: &str) -> Option<Name> {
     })
 }
 
+/// The names of NumPy's arrays, which are dropped otherwise.
+fn of_arrays(module: &str, name: &str) -> Option<Name> {
+    Some(match (module, name) {
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Name::NewArray,
+        ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Name::ArrayFromBytes,
+        ("numpy", "dtype") => Name::ArrayElement,
+        _ => return None,
+    })
+}
+
 /// The values of a pickle.
 #[derive(Debug)]
-pub(super) struct Pickle {
+pub(crate) struct Pickle {
     values: Vec<Value>,
     /// The result.
     pub root: Id,
@@ -235,8 +270,22 @@ impl Pickle {
     /// # Errors
     /// [`Refusal`].
     pub fn read(input: impl Read) -> Result<Pickle, Refusal> {
+        Self::run(input, LONGEST, false)
+    }
+
+    /// The same with bytes and NumPy's arrays, for a pickle of at most `longest` bytes.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn read_arrays(input: impl Read, longest: u64) -> Result<Pickle, Refusal> {
+        Self::run(input, longest, true)
+    }
+
+    fn run(input: impl Read, longest: u64, arrays: bool) -> Result<Pickle, Refusal> {
         let mut machine = Machine {
-            input: input.take(LONGEST),
+            input: input.take(longest),
+            longest,
+            arrays,
             values: vec![Value::Dropped],
             items: 0,
             stack: Vec::new(),
@@ -250,6 +299,25 @@ impl Pickle {
     /// A value.
     pub fn get(&self, id: Id) -> &Value {
         &self.values[id]
+    }
+
+    /// Takes an array out.
+    pub fn take_array(&mut self, id: Id) -> Option<Array> {
+        match &mut self.values[id] {
+            Value::Array(array) => Some(std::mem::take(array)),
+            _ => None,
+        }
+    }
+
+    /// The value of a key of a dict; the last, if there are several.
+    pub fn entry(&self, dict: Id, key: &str) -> Option<Id> {
+        let Value::Dict(pairs) = self.get(dict) else { return None };
+        let is = |id: Id| match self.get(id) {
+            Value::Text(text) => **text == *key,
+            Value::Bytes(bytes) => bytes == key.as_bytes(),
+            _ => false,
+        };
+        pairs.iter().rev().find(|(found, _)| is(*found)).map(|(_, value)| *value)
     }
 
     /// All values.
@@ -268,6 +336,9 @@ impl Pickle {
 
 struct Machine<R> {
     input: io::Take<R>,
+    longest: u64,
+    /// Whether bytes and arrays are kept.
+    arrays: bool,
     /// The first one stands for all that are dropped.
     values: Vec<Value>,
     /// Number of references in containers.
@@ -436,8 +507,15 @@ impl<R: Read> Machine<R> {
                 let (_, arguments, called) = (self.pop()?, self.pop()?, self.pop()?);
                 self.call(called, arguments)
             }
-            // BUILD sets attributes, which no value here has.
-            b'b' => self.pop().map(drop),
+            // BUILD sets attributes, which only arrays have here.
+            b'b' => {
+                let state = self.pop()?;
+                let top = self.top()?;
+                match self.values[top] {
+                    Value::Array(_) => self.fill(top, state),
+                    _ => Ok(()),
+                }
+            }
             b'Q' => {
                 let id = self.pop()?;
                 let storage = self.storage(id)?;
@@ -461,7 +539,7 @@ impl<R: Read> Machine<R> {
     fn ended(&self, error: io::Error) -> Refusal {
         match error.kind() {
             io::ErrorKind::UnexpectedEof if self.input.limit() == 0 => Refusal::Malformed {
-                expected: format!("a pickle of at most {LONGEST} bytes"),
+                expected: format!("a pickle of at most {} bytes", self.longest),
                 found: "a longer one".into(),
             },
             io::ErrorKind::UnexpectedEof => Refusal::Malformed {
@@ -484,10 +562,18 @@ impl<R: Read> Machine<R> {
 
     fn text(&mut self, n: u64) -> Result<(), Refusal> {
         let bytes = self.counted(n)?;
+        // Python 2 has no type of its own for bytes.
+        if self.arrays && std::str::from_utf8(&bytes).is_err() {
+            return self.push(Value::Bytes(bytes));
+        }
         self.push(Value::Text(String::from_utf8_lossy(&bytes).into()))
     }
 
     fn skip(&mut self, n: u64) -> Result<(), Refusal> {
+        if self.arrays {
+            let bytes = self.counted(n)?;
+            return self.push(Value::Bytes(bytes));
+        }
         let skipped = io::copy(&mut (&mut self.input).take(n), &mut io::sink());
         match skipped.map_err(Refusal::Io)? == n {
             true => self.push(Value::Dropped),
@@ -599,7 +685,8 @@ impl<R: Read> Machine<R> {
     }
 
     fn name(&mut self, module: &str, name: &str) -> Result<(), Refusal> {
-        match known(module, name) {
+        let array = of_arrays(module, name).filter(|_| self.arrays);
+        match array.or_else(|| known(module, name)) {
             Some(known) => self.push(Value::Name(known)),
             None => Err(Refusal::Name(format!("{module}.{name}"))),
         }
@@ -617,8 +704,69 @@ impl<R: Read> Machine<R> {
         let Value::Name(name) = self.values[called] else {
             return malformed("the name of a type", "another value");
         };
-        let value = self.result(name, arguments)?;
+        let value = match name {
+            Name::ArrayFromBytes => self.array_from_bytes(arguments)?,
+            name => self.result(name, arguments)?,
+        };
         self.push(value)
+    }
+
+    /// Fills an array from `(version, shape, type, order, bytes)`.
+    fn fill(&mut self, array: Id, state: Id) -> Result<(), Refusal> {
+        let &[_, shape, element, fortran, bytes] = self.list(state)? else {
+            return malformed("the state of an array", "another value");
+        };
+        let fortran = match self.values[fortran] {
+            Value::Bool(fortran) => fortran,
+            Value::Int(fortran) => fortran != 0,
+            _ => return malformed("the order of an array", "another value"),
+        };
+        self.values[array] = self.array(shape, element, fortran, bytes)?;
+        Ok(())
+    }
+
+    /// `(bytes, type, shape, order)`.
+    fn array_from_bytes(&mut self, arguments: Id) -> Result<Value, Refusal> {
+        let &[bytes, element, shape, order] = self.list(arguments)? else {
+            return malformed("bytes, type, shape and order of an array", "other values");
+        };
+        let fortran = match &self.values[order] {
+            Value::Text(order) => &**order == "F",
+            _ => return malformed("the order of an array", "another value"),
+        };
+        self.array(shape, element, fortran, bytes)
+    }
+
+    /// Moves the bytes into an array.
+    fn array(
+        &mut self,
+        shape: Id,
+        element: Id,
+        fortran: bool,
+        bytes: Id,
+    ) -> Result<Value, Refusal> {
+        let shape = self.sizes(shape);
+        let (Some(shape), Value::ArrayElement(element)) = (shape, &self.values[element]) else {
+            return malformed("shape and type of an array", "other values");
+        };
+        let element = element.clone();
+        let bytes = match &mut self.values[bytes] {
+            Value::Bytes(bytes) => std::mem::take(bytes),
+            Value::Text(text) => std::mem::take(text).into_string().into_bytes(),
+            _ => return malformed("the bytes of an array", "another value"),
+        };
+        Ok(Value::Array(Box::new(Array { element, shape, fortran, bytes })))
+    }
+
+    fn sizes(&self, id: Id) -> Option<Vec<usize>> {
+        let size = |&id: &Id| match self.values[id] {
+            Value::Int(n) => usize::try_from(n).ok(),
+            _ => None,
+        };
+        match &self.values[id] {
+            Value::List(list) if list.len() <= MOST_DIMENSIONS => list.iter().map(size).collect(),
+            _ => None,
+        }
     }
 
     fn result(&self, name: Name, arguments: Id) -> Result<Value, Refusal> {
@@ -631,6 +779,13 @@ impl<R: Read> Machine<R> {
                 Ok(Value::Dict(Vec::new()))
             }
             (Name::Dropped, _) => Ok(Value::Dropped),
+            (Name::NewArray, _) => Ok(Value::Array(Box::default())),
+            (Name::ArrayElement, &[element, ..]) => match &self.values[element] {
+                Value::Text(element) if element.len() <= LONGEST_KEY => {
+                    Ok(Value::ArrayElement(element.clone()))
+                }
+                _ => malformed("the name of a type of elements", "another value"),
+            },
             (Name::RebuildTensor, &[storage, offset, shape, stride, ..]) => {
                 self.tensor([storage, offset, shape, stride], None)
             }
@@ -664,14 +819,8 @@ impl<R: Read> Machine<R> {
             Value::Int(n) => usize::try_from(n).ok(),
             _ => None,
         };
-        let sizes = |id: Id| match &self.values[id] {
-            Value::List(list) if list.len() <= MOST_DIMENSIONS => {
-                list.iter().map(|&id| size(id)).collect::<Option<Vec<_>>>()
-            }
-            _ => None,
-        };
         let (Value::Storage(storage), Some(offset), Some(shape), Some(stride)) =
-            (&self.values[storage], size(offset), sizes(shape), sizes(stride))
+            (&self.values[storage], size(offset), self.sizes(shape), self.sizes(stride))
         else {
             return malformed("storage, offset, shape and strides of a tensor", "other values");
         };
