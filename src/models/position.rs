@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub struct PositionResize {
     /// Rows and columns of the stored embedding.
     pub grid: [usize; 2],
-    /// Whether the filter widens when the grid shrinks; see [`matrix`].
+    /// Whether the filter widens when the grid shrinks.
     pub antialias: bool,
 }
 
