@@ -121,7 +121,7 @@ fn every_kind_of_result_is_shown_on_a_self_contained_page() {
         &["layers", "lines", "spectrum"],
         &["tuning", "reliability", "images"],
         &["methods"],
-        &["figures", "reliability", "shifts", "others"],
+        &["figures", "reliability", "classes", "shifts", "others"],
         &["tuning"],
         &["tuning", "reliability"],
     ];

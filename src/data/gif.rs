@@ -47,7 +47,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
 }
 
 /// The RGB colours of indices; the index that the palette does not have, if there is one.
-pub(super) fn colours(indices: &[u8], palette: &[u8]) -> Result<Vec<u8>, u8> {
+fn colours(indices: &[u8], palette: &[u8]) -> Result<Vec<u8>, u8> {
     let (palette, _) = palette.as_chunks::<3>();
     let mut out = Vec::with_capacity(3 * indices.len());
     for &index in indices {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::braces::expand;
 use super::files::Files;
 use super::folder::split_name;
-use super::parquet_table::{Column, Images, Table};
+use super::parquet_table::{Column, Images, Kept, Table};
 use super::walk::children;
 use super::{Error, Split};
 
@@ -100,8 +100,9 @@ struct Source {
 
 fn read(spec: &str, files: &[(&'static str, PathBuf)]) -> Result<Found, Error> {
     let mut sources = Vec::new();
-    for (split, path) in files {
-        sources.push((*split, path, source(path)?));
+    let kept = Arc::<Kept>::default();
+    for (number, (split, path)) in files.iter().enumerate() {
+        sources.push((*split, path, source(path, number, &kept)?));
     }
     let texts = |source: &Source| matches!(source.labels, Column::Texts(_));
     let named = sources.iter().any(|(_, _, source)| texts(source));
@@ -169,7 +170,7 @@ fn names(sources: &[(&'static str, &PathBuf, Source)]) -> Result<Option<Vec<Stri
     })
 }
 
-fn source(path: &Path) -> Result<Source, Error> {
+fn source(path: &Path, number: usize, kept: &Arc<Kept>) -> Result<Source, Error> {
     if !path.is_file() {
         return Err(super::missing(path, "a Parquet file", "correct the path or the range"));
     }
@@ -224,7 +225,7 @@ fn source(path: &Path) -> Result<Source, Error> {
     };
     let names = class_names(&table, &name);
     let rows = table.rows();
-    let images = Images::of(table, image).map_err(damaged)?;
+    let images = Images::of(table, image, number, kept.clone()).map_err(damaged)?;
     Ok(Source { images, rows, labels, names })
 }
 

@@ -1,6 +1,6 @@
 //! A column of encoded images in a Parquet file, read page by page.
 //!
-//! Only the places of pages are kept in memory, and the pages used last, up to 128 MiB for each file.
+//! Only the places of pages are kept in memory, and the pages used last, up to 128 MiB for all files of a data set.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,7 +16,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 
-/// Most bytes of pages that are kept for a file.
+/// Most bytes of pages that are kept.
 const KEPT: usize = 128 << 20;
 /// Most bytes that a compressed byte gives: Snappy copies 64 bytes with three.
 const MOST_RATIO: u64 = 64;
@@ -140,13 +140,18 @@ struct PageRows {
 /// The images of one page; `None` for null.
 type Page = Vec<Option<ByteArray>>;
 
+/// Pages of some files that were used last, by number of the file and of the page; the latest is first.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<VecDeque<([usize; 2], Arc<Page>)>>);
+
 /// A column of encoded images.
 pub(super) struct Images {
     table: Table,
+    /// Number of the file among those that share `kept`.
+    file: usize,
     column: usize,
     pages: Vec<PageRows>,
-    /// Pages used last, the latest first.
-    kept: Mutex<VecDeque<(usize, Arc<Page>)>>,
+    kept: Arc<Kept>,
 }
 
 impl std::fmt::Debug for Images {
@@ -160,9 +165,14 @@ impl Images {
     ///
     /// # Errors
     /// Damaged headers of pages.
-    pub fn of(table: Table, column: usize) -> Result<Self, ParquetError> {
+    pub fn of(
+        table: Table,
+        column: usize,
+        file: usize,
+        kept: Arc<Kept>,
+    ) -> Result<Self, ParquetError> {
         let pages = guarded(|| Self::places(&table, column))?;
-        Ok(Self { table, column, pages, kept: Mutex::default() })
+        Ok(Self { table, file, column, pages, kept })
     }
 
     fn places(table: &Table, column: usize) -> Result<Vec<PageRows>, ParquetError> {
@@ -198,23 +208,23 @@ impl Images {
             return Err(ParquetError::General(format!("no row {row}")));
         };
         // One page is decompressed at a time, so that threads that need the same page wait for it.
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let page = match kept.iter().position(|(page, _)| *page == at) {
-            Some(position) => {
-                let found = kept.remove(position);
-                found.map(|(_, page)| page).unwrap_or_default()
-            }
+        let mut kept = self.kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = [self.file, at];
+        let known = kept.iter().position(|(page, _)| *page == key).and_then(|at| kept.remove(at));
+        let page = match &known {
+            Some((_, page)) => page.clone(),
             None => Arc::new(guarded(|| self.read(place))?),
         };
-        kept.push_front((at, page.clone()));
-        let size = |page: &Page| page.iter().flatten().map(ByteArray::len).sum::<usize>();
-        let mut total = 0;
-        let full = |(_, page): &(usize, Arc<Page>)| {
-            total += size(page);
-            total > KEPT
-        };
-        if let Some(most) = kept.iter().position(full) {
-            kept.truncate(most.max(1));
+        kept.push_front((key, page.clone()));
+        if known.is_none() {
+            let size = |page: &Page| page.iter().flatten().map(ByteArray::len).sum::<usize>();
+            let mut total = 0;
+            let full = |(_, page): &([usize; 2], Arc<Page>)| {
+                total += size(page);
+                total > KEPT
+            };
+            let most = kept.iter().position(full);
+            kept.truncate(most.map_or(usize::MAX, |most| most.max(1)));
         }
         drop(kept);
         Ok(page.get(row - place.start).cloned().flatten().map(|image| image.data().to_vec()))

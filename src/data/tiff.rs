@@ -1,8 +1,7 @@
 //! The first image of a TIFF file, as Pillow reads it.
 //!
-//! Grey, RGB, palette and CMYK of 8 bits, black and white, and grey and RGB of 16 bits, with or without alpha, which is
-//! dropped. A file that Pillow would read in another way is refused, such as one with a rotation, float samples or
-//! JPEG data.
+//! Grey, RGB and CMYK of 8 bits, black and white, and grey and RGB of 16 bits; RGB also with alpha, which is dropped. A file that Pillow would read in another way is refused, such as one with a palette, a rotation,
+//! float samples or JPEG data.
 
 use std::io::Cursor;
 
@@ -11,7 +10,6 @@ use tiff::tags::{PhotometricInterpretation, Tag};
 use tiff::{ColorType, TiffError};
 
 use super::decode::{DecodeError, Frame, MOST_BYTES, check_size, high, without_alpha};
-use super::gif::colours;
 use super::jpeg::rgb_of_inverted;
 
 type Tiff<'a> = Decoder<Cursor<&'a [u8]>>;
@@ -28,24 +26,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
     check_tags(&mut file)?;
     let inverted = tag(&mut file, Tag::PhotometricInterpretation, u16::MAX)?
         == PhotometricInterpretation::WhiteIsZero.to_u16();
-    let palette = match colour {
-        ColorType::Palette(8) => Some(palette(&mut file)?),
-        _ => None,
-    };
     let samples = file.read_image().map_err(failed)?;
     let (channels, levels) = match (colour, samples) {
-        (ColorType::Gray(1), DecodingResult::U8(bits)) => (1, unpacked(&bits, width, inverted)),
+        (ColorType::Gray(1), DecodingResult::U8(bits)) => (1, unpacked(&bits, width)),
         (ColorType::Gray(8), DecodingResult::U8(levels)) => (1, levels),
-        (ColorType::GrayA(8), DecodingResult::U8(levels)) => (1, without_alpha::<2>(&levels)),
         (ColorType::RGB(8), DecodingResult::U8(levels)) => (3, levels),
         (ColorType::RGBA(8), DecodingResult::U8(levels)) => (3, without_alpha::<4>(&levels)),
         (ColorType::CMYK(8), DecodingResult::U8(levels)) => {
             (3, rgb_of_inverted(&levels.iter().map(|v| 255 - v).collect::<Vec<_>>()))
-        }
-        (ColorType::Palette(8), DecodingResult::U8(indices)) => {
-            let missing =
-                |index| DecodeError::Tiff(format!("colour {index} is not in the palette"));
-            (3, colours(&indices, &palette.unwrap_or_default()).map_err(missing)?)
         }
         // Pillow's mode I;16: values above 255 are clipped, not scaled.
         (ColorType::Gray(16), DecodingResult::U16(levels)) if !inverted => {
@@ -69,8 +57,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
 
 /// Channels of the image, 1 (grey) or 3 (RGB), according to its header; `None` if it has none.
 pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
-    let grey =
-        matches!(open(bytes).ok()?.colortype().ok()?, ColorType::Gray(_) | ColorType::GrayA(_));
+    let grey = matches!(open(bytes).ok()?.colortype().ok()?, ColorType::Gray(_));
     Some(if grey { 1 } else { 3 })
 }
 
@@ -111,9 +98,9 @@ fn check_tags(file: &mut Tiff) -> Result<(), DecodeError> {
     if tag(file, Tag::PlanarConfiguration, 1)? != 1 {
         return Err(unread("separate planes"));
     }
-    // 1: colours multiplied by alpha, which Pillow divides out.
-    if tag(file, Tag::ExtraSamples, 2)? == 1 {
-        return Err(unread("colours multiplied by alpha"));
+    // Only 2 is alpha that Pillow drops without more ado: 1 is multiplied in, 0 is not specified.
+    if tag(file, Tag::ExtraSamples, 2)? != 2 {
+        return Err(unread("colours multiplied by alpha, or with other samples,"));
     }
     if tag(file, Tag::SampleFormat, 1)? != 1 {
         return Err(unread("signed or float samples"));
@@ -121,22 +108,12 @@ fn check_tags(file: &mut Tiff) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// The colour map: red, then green, then blue values of 16 bits, of which the high byte counts.
-fn palette(file: &mut Tiff) -> Result<Vec<u8>, DecodeError> {
-    let values = file.get_tag_u16_vec(Tag::ColorMap).map_err(failed)?;
-    if values.len() != 3 * 256 {
-        let found = values.len();
-        return Err(DecodeError::Tiff(format!("expected a palette of 768 values, found {found}")));
-    }
-    Ok((0..256).flat_map(|i| [0, 256, 512].map(|plane| (values[plane + i] >> 8) as u8)).collect())
-}
-
 /// Levels of an image of one bit per pixel; each row starts at a byte.
-fn unpacked(bits: &[u8], width: u32, inverted: bool) -> Vec<u8> {
+fn unpacked(bits: &[u8], width: u32) -> Vec<u8> {
     let bytes = (width as usize).div_ceil(8).max(1);
     let row = |row: &[u8]| -> Vec<u8> {
         let set = |x: usize| (row[x / 8] >> (7 - x % 8)) & 1 == 1;
-        (0..width as usize).map(|x| if set(x) != inverted { 255 } else { 0 }).collect()
+        (0..width as usize).map(|x| if set(x) { 255 } else { 0 }).collect()
     };
     bits.chunks_exact(bytes).flat_map(row).collect()
 }

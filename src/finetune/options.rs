@@ -481,7 +481,8 @@ mod tests {
             let found = command.try_get_matches_from([&all[..], words].concat()).unwrap();
             FinetuneOptions::from_arg_matches(&found).unwrap()
         };
-        assert_eq!(parse(&[]), FinetuneOptions { out: "x".into(), ..options() });
+        let data = vec![String::new()];
+        assert_eq!(parse(&[]), FinetuneOptions { data, out: "x".into(), ..options() });
         let lr = |words: &[&str]| parse(words).training().lr;
         assert_eq!((lr(&[]), lr(&["--optimizer", "adamw"])), (0.05, 0.001));
         assert_eq!(lr(&["--lr", "0.5", "--optimizer", "adamw"]), 0.5);

@@ -71,8 +71,9 @@ case("bmp-rle", bmp(8, 1, b"", b"\2\1\0\1", 1, 2, palette=entries), refused=True
 case("bmp-cut", saved(rgb, "BMP")[:-40], refused=True)
 
 # TIFF
-for name, image in dict(rgb=rgb, grey=l, palette=palette, bits=bits, rgba=rgba, cmyk=cmyk).items():
+for name, image in dict(rgb=rgb, grey=l, bits=bits, rgba=rgba, cmyk=cmyk).items():
     case(f"tiff-{name}", saved(image, "TIFF"))
+case("tiff-palette", saved(palette, "TIFF"), refused=True)
 for compression in ["tiff_lzw", "tiff_adobe_deflate", "packbits"]:
     for name, image in dict(rgb=rgb, grey=l, bits=bits).items():
         case(f"tiff-{name}-{compression}", saved(image, "TIFF", compression=compression))
@@ -119,8 +120,8 @@ deep = rng.integers(0, 65536, (H, W, 3))
 case("tiff-16-bits-rgb", image(deep, 2, 16))
 case("tiff-16-bits-grey-big-endian", image(deep[..., :1] >> 7, 1, 16))
 case("tiff-white-is-zero", image(grey, 0, 8))
-case("tiff-grey-alpha", image(picture(H, W, 2), 1, 8, extra=[2]))
-case("tiff-rgba-unspecified", image(picture(H, W, 4), 2, 8, extra=[0]))
+case("tiff-grey-alpha", image(picture(H, W, 2), 1, 8, extra=[2]), refused=True)
+case("tiff-rgba-unspecified", image(picture(H, W, 4), 2, 8, extra=[0]), refused=True)
 case("tiff-white-is-zero-bits", tiff({256: [16], 257: [4], 258: [1], 259: [1], 262: [0], 277: [1], 278: [4]},
                                      bytes([3, 5, 250, 17, 0, 255, 128, 1])))
 case("tiff-premultiplied", image(picture(H, W, 4), 2, 8, extra=[1]), refused=True)
@@ -129,7 +130,6 @@ case("tiff-planes", image(colour, 2, 8, planes=[2]), refused=True)
 case("tiff-float", saved(Image.fromarray(grey[..., 0].astype(np.float32)), "TIFF"), refused=True)
 case("tiff-32-bits", saved(Image.fromarray(grey[..., 0].astype(np.int32)), "TIFF"), refused=True)
 case("tiff-jpeg", saved(rgb, "TIFF", compression="jpeg"), refused=True)
-case("tiff-short-palette", image(grey, 3, 8, map=[7] * 30), refused=True)
 case("tiff-cut", saved(rgb, "TIFF")[: len(saved(rgb, "TIFF")) // 2], refused=True)
 case("tiff-lzw-cut", image(colour, 2, 8)[:-9], refused=True)
 
