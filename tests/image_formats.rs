@@ -53,10 +53,10 @@ fn pixels_are_those_of_pillow() {
                 let found = levels(&split, [8, 8]);
                 let Err(Error::Image { cause, .. }) = found else { panic!("{name}: not refused") };
                 println!("{name}: {cause}");
-                if !name.ends_with("cut") && !name.starts_with("gif") {
-                    assert!(
-                        cause.to_string().contains("save the image") || name.contains("palette")
-                    );
+                // The strips of the planes are missing, too.
+                let damaged = name.ends_with("cut") || name == "tiff-planes";
+                if !damaged && !name.starts_with("gif") {
+                    assert!(cause.to_string().contains("save the image"), "{name}: {cause}");
                 }
                 refused += 1;
             }
