@@ -2,7 +2,9 @@
 //! match peft's; saving writes the merged checkpoint; adapters that do not fit are refused.
 
 use candle_core::{DType, Device, Tensor};
-use planish::checkpoint::{Checkpoint, ClassNames, Error, Load, NewAdapter, Provenance, Refused};
+use planish::checkpoint::{
+    Checkpoint, ClassNames, Error, Load, NewAdapter, Provenance, Refused, StepSettings,
+};
 use planish::engine::Engine;
 use planish::models::layers::{adapters, join, select};
 use planish::models::lora::{LoraUpdate, Target, factors};
@@ -201,7 +203,7 @@ fn provenance(checkpoint: &Checkpoint) -> Provenance {
         data_digest: None,
         split: None,
         sample: None,
-        settings: json!({}),
+        settings: StepSettings::default(),
     }
 }
 

@@ -245,7 +245,7 @@ fn provenance() -> Provenance {
         data_digest: None,
         split: None,
         sample: None,
-        settings: serde_json::Value::Null,
+        settings: planish::checkpoint::StepSettings::default(),
     }
 }
 

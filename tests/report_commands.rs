@@ -148,10 +148,13 @@ fn every_kind_of_result_is_shown_on_a_self_contained_page() {
     // The page shows the figures of the files.
     let text: String = tree.descendants().filter_map(|n| n.text()).collect::<Vec<_>>().join(" ");
     let post = bench.json("post.json");
-    let nll = post["test"]["before"]["nll"].as_f64().unwrap();
+    let before = |key: &str| post["test"]["before"][key].as_f64().unwrap();
+    let (nll, stderr) = (before("nll"), before("nll_stderr"));
+    // To two digits of the standard error.
+    let places = (1.0 - stderr.log10().floor()).max(0.0) as usize;
     let digest = post["checkpoint"]["digest"].as_str().unwrap();
     let command = post["run"]["command"].as_str().unwrap();
-    for part in [&format!("{nll:.4} before"), digest, command] {
+    for part in [&format!("{nll:.places$} ± {stderr:.places$} before"), digest, command] {
         assert!(text.contains(part), "{part}");
     }
     let flips = &post["test"]["flips"];

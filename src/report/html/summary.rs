@@ -12,8 +12,12 @@ use std::collections::BTreeSet;
 
 /// The heading: what was done, model and images.
 pub fn heading(inputs: &[Input]) -> String {
-    let mut done: Vec<String> = inputs.iter().filter_map(|input| what(&input.report)).collect();
-    done.dedup();
+    let mut done: Vec<String> = Vec::new();
+    for one in inputs.iter().filter_map(|input| what(&input.report)) {
+        if !done.contains(&one) {
+            done.push(one);
+        }
+    }
     let subject = subject(inputs);
     match done.len() {
         0 => subject,
