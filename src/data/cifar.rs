@@ -70,23 +70,30 @@ pub fn open(folder: &Path) -> Result<Option<Vec<Split>>, Error> {
     Ok(None)
 }
 
+/// Whether the training files exist.
+///
+/// # Errors
+/// [`Error::Missing`] if only some exist.
+pub(super) fn has_training_files(root: &Path, names: &[&str]) -> Result<bool, Error> {
+    let (given, absent): (Vec<&str>, Vec<&str>) =
+        names.iter().copied().partition(|name| root.join(name).is_file());
+    match (given.first(), absent.first()) {
+        (Some(present), Some(absent)) => Err(Error::Missing {
+            path: root.join(absent),
+            expected: format!("a training file next to {}", root.join(present).display()),
+            found: "no such file".into(),
+            remedy: "unpack the whole archive, or remove all training files".into(),
+        }),
+        (given, _) => Ok(given.is_some()),
+    }
+}
+
 fn splits(root: &Path, version: &Version) -> Result<Vec<Split>, Error> {
     let names = class_names(root, version)?;
     let mut splits = Vec::new();
-    let given: Vec<&&str> = version.train.iter().filter(|n| root.join(n).is_file()).collect();
-    let absent = version.train.iter().find(|name| !root.join(name).is_file());
     let paths = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<Vec<_>>();
-    match (given.first(), absent) {
-        (None, _) => {}
-        (Some(_), None) => splits.push(read(root, "train", paths(version.train), version, &names)?),
-        (Some(present), Some(absent)) => {
-            return Err(Error::Missing {
-                path: root.join(absent),
-                expected: format!("a training file next to {}", root.join(present).display()),
-                found: "no such file".into(),
-                remedy: "unpack the whole archive, or remove all training files".into(),
-            });
-        }
+    if has_training_files(root, version.train)? {
+        splits.push(read(root, "train", paths(version.train), version, &names)?);
     }
     if root.join(version.test).is_file() {
         splits.push(read(root, "test", paths(&[version.test]), version, &names)?);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::cifar::{PLANE, SIDE};
+use super::cifar::{PLANE, SIDE, has_training_files};
 use super::store::ImageBuffer;
 use super::{Error, Split};
 use crate::pickle::{Id, Pickle, Refusal, Value};
@@ -68,19 +68,8 @@ pub fn open(folder: &Path) -> Result<Option<Vec<Split>>, Error> {
 fn splits(root: &Path, version: &Version) -> Result<Vec<Split>, Error> {
     let names = class_names(root, version)?;
     let mut splits = Vec::new();
-    let (given, absent): (Vec<&str>, Vec<&str>) =
-        version.train.iter().copied().partition(|name| root.join(name).is_file());
-    match (given.first(), absent.first()) {
-        (Some(present), Some(absent)) => {
-            return Err(Error::Missing {
-                path: root.join(absent),
-                expected: format!("a training file next to {}", root.join(present).display()),
-                found: "no such file".into(),
-                remedy: "unpack the whole archive, or remove all training files".into(),
-            });
-        }
-        (Some(_), None) => splits.push(read(root, "train", version.train, version, &names)?),
-        (None, _) => {}
+    if has_training_files(root, version.train)? {
+        splits.push(read(root, "train", version.train, version, &names)?);
     }
     if root.join(version.test).is_file() {
         splits.push(read(root, "test", &[version.test], version, &names)?);

@@ -69,7 +69,6 @@ pub use options::{DataOptions, OnBadSample, TrainOn};
 pub use origin::ValOrigin;
 pub use prepare::Augmented;
 pub use preprocess::{CropOffset, Interpolation, Moment, Preprocess, Resize};
-pub(crate) use resample::filtered;
 pub use split::Split;
 
 /// A data set: its splits, with the names of its files.

@@ -85,8 +85,8 @@ pub(super) fn warnings(
             Basis::Raw => "",
         };
         out.push(format!(
-            "there is no plan, because no layer has a significant cross-fit ΔL{beyond} on these {images} images; \
-             use more images, or set `perturb` and `update`"
+            "there is no plan: on these {images} images, no layer's cross-fitted ΔL{beyond} is significantly \
+             above 0; use more images, or set `perturb` and `update`"
         ));
     }
     out

@@ -19,7 +19,7 @@ pub mod lora;
 pub mod mlp_mixer;
 mod network;
 mod pass;
-mod position;
+pub mod position;
 mod run;
 pub mod trace;
 pub mod vit;

@@ -155,7 +155,7 @@ fn planned(
         }
         None => (diagnose()?, "by the plan of a diagnosis made now".into()),
     };
-    let none = "there is no plan, because no layer has a significant cross-fit ΔL; set `perturb` and \
+    let none = "there is no plan: no layer's cross-fitted ΔL is significantly above 0; set `perturb` and \
                 `update`, or use more validation images";
     Ok((plan.ok_or_else(|| Error::Missing(none.into()))?, from))
 }

@@ -1,6 +1,6 @@
 //! Position embeddings of another image size.
 
-use crate::data::{Interpolation, filtered};
+use crate::models::position::matrix;
 use crate::models::vit::Config;
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -17,36 +17,16 @@ pub fn resized(embedding: &Tensor, from: &Config, to: &Config) -> Result<Tensor>
     if one != 1 || rows != prefix + old[0] * old[1] {
         candle_core::bail!("expected {prefix} + {}×{} positions, found {rows}", old[0], old[1])
     }
-    let values: Vec<f64> = embedding.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-    let (kept, patches) = values.split_at(prefix * dim);
-    let [down, across] = [0, 1].map(|axis| filtered(Interpolation::Bicubic, old[axis], new[axis]));
-    // Rows of the grid are resized first, then columns; (H,W,D) → (H,W′,D) → (H′,W′,D).
-    let mut wide = Vec::with_capacity(old[0] * new[1] * dim);
-    for row in patches.chunks_exact(old[1] * dim) {
-        for (start, weights) in &across {
-            wide.extend(weighted(row, *start, weights, dim));
-        }
-    }
-    let mut out = kept.to_vec();
-    for (start, weights) in &down {
-        out.extend(weighted(&wide, *start, weights, new[1] * dim));
-    }
-    let shape = (1, prefix + new[0] * new[1], dim);
-    Tensor::from_vec(out, shape, &Device::Cpu)?.to_dtype(DType::F32)
+    let resized = prefix + new[0] * new[1];
+    let matrix =
+        Tensor::from_slice(&matrix(prefix, old, new, true), (resized, rows), &Device::Cpu)?;
+    let out = matrix.matmul(&embedding.to_dtype(DType::F64)?.reshape((rows, dim))?)?;
+    out.reshape((1, resized, dim))?.to_dtype(DType::F32)
 }
 
 /// Rows and columns of patches.
 fn grid(config: &Config) -> [usize; 2] {
     [0, 1].map(|axis| config.image_size[axis] / config.patch_size[axis])
-}
-
-/// The weighted sum of consecutive items of `len` numbers, from item `start` on.
-fn weighted(items: &[f64], start: usize, weights: &[f64], len: usize) -> Vec<f64> {
-    let mut sum = vec![0.0; len];
-    for (item, w) in items.chunks_exact(len).skip(start).zip(weights) {
-        sum.iter_mut().zip(item).for_each(|(sum, x)| *sum += w * x);
-    }
-    sum
 }
 
 #[cfg(test)]

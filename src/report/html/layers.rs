@@ -111,7 +111,7 @@ fn plan_words(findings: &Findings) -> String {
             let one = findings.one_layer().map_or(String::new(), |said| format!(" Here {said}."));
             format!("The plan is to {}.{one}", told(plan))
         }
-        None => "There is no plan, because no layer has a significant cross-fit ΔL.".into(),
+        None => "There is no plan: no layer's cross-fitted ΔL is significantly above 0.".into(),
     };
     let raw = match (&findings.plan_raw, findings.basis) {
         (Some(plan), Basis::Calibrated) => {
